@@ -1,0 +1,1 @@
+"""Causeway: what happened elsewhere becomes what happens next, exactly once."""

@@ -1,0 +1,1 @@
+"""Apps: each a backend built from the kernel, found by entry point."""

@@ -1,0 +1,1 @@
+"""GLISK: mints become images, pinned content and on-chain reveals."""

@@ -1,0 +1,1 @@
+"""Who is asking: wallet signatures, webhook signatures, shared secrets."""

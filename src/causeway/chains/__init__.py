@@ -1,0 +1,1 @@
+"""Chains and the providers they are read through."""

@@ -1,0 +1,1 @@
+"""Ethereum-like chains over JSON-RPC."""

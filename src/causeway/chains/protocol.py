@@ -1,0 +1,86 @@
+"""What the rest of the house may ask of a chain, whatever family it is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+#: How settled a block must be: a tag, or a number of blocks on top of it (0 = `latest`).
+Finality = Literal["latest", "safe", "finalized"] | int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block's place: number, hash, parent's hash (lower-case hex with 0x) and time."""
+
+    number: int
+    hash: str
+    parent_hash: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One event log as the chain gives it, undecoded. Hex is lower case with 0x."""
+
+    address: str
+    topics: tuple[str, ...]
+    data: bytes
+    block_number: int
+    block_hash: str
+    transaction_hash: str
+    transaction_index: int
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which logs: any of these addresses, any of these first topics (event signatures)."""
+
+    addresses: tuple[str, ...]
+    topics: tuple[str, ...]
+
+
+class Chain(Protocol):
+    """A configured network, read through its provider pool.
+
+    Every method raises `TransientError` (or a subclass) when no provider could answer.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name it is configured under (`base-mainnet`)."""
+        ...
+
+    @property
+    def chain_id(self) -> int:
+        """The chain id it must have."""
+        ...
+
+    async def verify(self) -> None:
+        """Check that the providers serve this chain; `ConfigurationError` when they do not."""
+        ...
+
+    async def head(self) -> Block:
+        """Return the newest block."""
+        ...
+
+    async def block(self, at: int | str | Finality) -> Block | None:
+        """Return the block with that number, hash or finality tag; None when there is none."""
+        ...
+
+    async def blocks(self, first: int, last: int) -> list[Block]:
+        """Return blocks `first` to `last`, both included; `ChainBehind` if any is missing."""
+        ...
+
+    async def logs(self, wanted: LogFilter, first: int, last: int) -> list[Log]:
+        """Return the logs of blocks `first` to `last` in chain order.
+
+        Raises `RangeTooLarge` when the provider refuses the range or the size of the answer.
+        """
+        ...
+
+    async def logs_of(self, wanted: LogFilter, block_hash: str) -> list[Log]:
+        """Return the logs of the block with that hash; `ChainBehind` when it is not known."""
+        ...

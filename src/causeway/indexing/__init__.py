@@ -1,0 +1,1 @@
+"""Reading facts from a chain, in order, each exactly once, through reorganisations."""

@@ -1,0 +1,1 @@
+"""Health, metrics: what the people who operate it look at."""

@@ -1,0 +1,1 @@
+"""Stages, schedules and leased loops: durable steps of work on rows."""

@@ -1,0 +1,1 @@
+"""Outbound transactions: written down before they are sent, watched until final."""

@@ -1,0 +1,1 @@
+"""Puts apps together: the web application, the workers, the migrations."""

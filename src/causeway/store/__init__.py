@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, transactions, units of work, migrations, leases, the embedded server."""
