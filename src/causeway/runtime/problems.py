@@ -5,6 +5,7 @@ This is the one table that knows both the error classes and the statuses.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -54,9 +55,7 @@ def exit_code_of(error: errors.CausewayError) -> int:
 def problem_type(error: errors.CausewayError) -> str:
     """Return the stable `type` of an error: `urn:causeway:problem:not-found`."""
     name = type(error).__name__
-    dashed = "".join(
-        f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name)
-    )
+    dashed = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
     return f"urn:causeway:problem:{dashed}"
 
 
