@@ -63,6 +63,12 @@ class Database:
         self, url: str | URL, *, pool_size: int = 10, application_name: str = "causeway"
     ) -> None:
         self.url = normalise_url(url.render_as_string(False) if isinstance(url, URL) else url)
+        #: What every connection is opened with, also those made without this engine.
+        self.connect_arguments: dict[str, Any] = {
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "options": "-c timezone=UTC",
+        }
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             pool_size=pool_size,
@@ -70,11 +76,7 @@ class Database:
             pool_pre_ping=True,
             json_serializer=_dump_json,
             json_deserializer=orjson.loads,
-            connect_args={
-                "application_name": application_name,
-                "connect_timeout": 10,
-                "options": "-c timezone=UTC",
-            },
+            connect_args=self.connect_arguments,
         )
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
