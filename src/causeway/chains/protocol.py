@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -32,6 +33,8 @@ class Log:
     transaction_hash: str
     transaction_index: int
     log_index: int
+    #: The block's time, where the provider sends it with the log; saves asking for the header.
+    block_timestamp: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,20 @@ class Chain(Protocol):
         """Return blocks `first` to `last`, both included; `ChainBehind` if any is missing."""
         ...
 
-    async def logs(self, wanted: LogFilter, first: int, last: int) -> list[Log]:
-        """Return the logs of blocks `first` to `last` in chain order.
+    async def logs(
+        self, wanted: LogFilter, first: int, last: int, *, last_hash: str | None = None
+    ) -> list[Log]:
+        """Return the logs of blocks `first` to `last` in chain order, all from one endpoint.
 
-        Raises `RangeTooLarge` when the provider refuses the range or the size of the answer.
+        With `last_hash` the endpoint must have block `last` under that hash, otherwise another is
+        asked; without it, it must have a block `last`. Raises `ChainBehind` when none has, and
+        `RangeTooLarge` when the provider refuses the range or the size of the answer.
         """
         ...
 
-    async def logs_of(self, wanted: LogFilter, block_hash: str) -> list[Log]:
-        """Return the logs of the block with that hash; `ChainBehind` when it is not known."""
+    async def logs_of(self, wanted: LogFilter, block_hashes: Sequence[str]) -> list[Log]:
+        """Return the logs of the blocks with these hashes, in that order; all from one endpoint.
+
+        Raises `ChainBehind` when one of them is not known.
+        """
         ...

@@ -1,0 +1,74 @@
+"""What a provider's JSON-RPC error means.
+
+    RpcError                 the provider answered with an error (`code`, `message`, `data`)
+      RangeTooLarge          too many blocks, or too many results, in one question
+      SendRejected           a raw transaction was refused, or was there already
+        AlreadyKnown         these very bytes are in the pool: as good as accepted
+        NonceTooLow          the nonce is spent
+        ReplacementUnderpriced
+        NonceTooHigh         an earlier nonce is missing at that node
+        InsufficientFunds
+        Underpriced
+        FeeCapExceeded       above the fee the node allows
+        IntrinsicGasTooLow
+
+Failures that time may heal are `ProviderUnavailable`, `RateLimited` and `ChainBehind` of
+`causeway.base.errors`; a revert is `TransactionReverted` there, with its data.
+"""
+
+from __future__ import annotations
+
+from causeway.base.errors import PermanentError
+
+
+class RpcError(PermanentError):
+    """The provider answered with an error."""
+
+    def __init__(
+        self, message: str | None = None, *, code: int = 0, data: bytes | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        #: The JSON-RPC error code; 0 when there was none.
+        self.code = code
+        #: The error's data when it was hex, as bytes.
+        self.data = data
+
+
+class RangeTooLarge(RpcError):
+    """The provider refuses that many blocks, or that many results, at once."""
+
+
+class SendRejected(RpcError):
+    """The provider did not take the transaction."""
+
+
+class AlreadyKnown(SendRejected):
+    """The provider has this very transaction already."""
+
+
+class NonceTooLow(SendRejected):
+    """The nonce of the transaction is spent."""
+
+
+class ReplacementUnderpriced(SendRejected):
+    """Another transaction holds this nonce and the fees are not raised enough to replace it."""
+
+
+class NonceTooHigh(SendRejected):
+    """A transaction with an earlier nonce is missing at that provider."""
+
+
+class InsufficientFunds(SendRejected):
+    """The sender cannot pay for gas and value."""
+
+
+class Underpriced(SendRejected):
+    """The fees are below what the provider takes."""
+
+
+class FeeCapExceeded(SendRejected):
+    """The fees are above what the provider allows."""
+
+
+class IntrinsicGasTooLow(SendRejected):
+    """The gas limit does not even cover the transaction's own bytes."""

@@ -1,0 +1,333 @@
+"""An EVM chain read and written through its provider pool, without web3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from eth_utils.crypto import keccak
+
+from causeway.base.errors import (
+    CausewayError,
+    ChainBehind,
+    ProviderUnavailable,
+    TransactionReverted,
+)
+from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
+from causeway.chains.pool import Acceptance, ProviderPool
+from causeway.chains.protocol import Block, Finality, Log, LogFilter
+from causeway.chains.rpc import Call
+
+T = TypeVar("T")
+
+#: Where to read state: a block number, a block hash, or a tag (`latest`, `pending`, ...).
+At = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a mined transaction. Fees in wei."""
+
+    transaction_hash: str
+    block_number: int
+    block_hash: str
+    #: 1: done; 0: reverted, with its gas spent.
+    status: int
+    gas_used: int
+    effective_gas_price: int
+    logs: tuple[Log, ...]
+    #: The data fee of an OP-stack chain, outside the gas; None elsewhere.
+    l1_fee: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeeHistory:
+    """Fees of recent blocks in wei, oldest first."""
+
+    #: One more entry than blocks: the last is the next block's.
+    base_fee_per_gas: tuple[int, ...]
+    #: For each block the tips at the percentiles asked for.
+    rewards: tuple[tuple[int, ...], ...]
+
+
+class EvmChain:
+    """A chain of the EVM family. Implements `causeway.chains.protocol.Chain`.
+
+    Every method raises a `TransientError` when no provider could answer.
+    """
+
+    def __init__(self, name: str, chain_id: int, pool: ProviderPool) -> None:
+        self._name = name
+        self._chain_id = chain_id
+        self.pool = pool
+        pool.require_chain_id(chain_id)
+
+    @property
+    def name(self) -> str:
+        """The name it is configured under."""
+        return self._name
+
+    @property
+    def chain_id(self) -> int:
+        """The chain id it must have (EIP-155)."""
+        return self._chain_id
+
+    def __repr__(self) -> str:
+        return f"EvmChain({self._name!r}, {self._chain_id})"
+
+    async def verify(self) -> None:
+        """Check that the providers serve this chain; `ConfigurationError` when they do not."""
+        await self.pool.verify()
+
+    async def close(self) -> None:
+        """Close the pool's connections."""
+        await self.pool.close()
+
+    # Blocks and logs
+
+    async def head(self) -> Block:
+        """Return the newest block."""
+        block = await self.block("latest")
+        if block is None:
+            raise ProviderUnavailable(f"{self._name}: the provider has no latest block")
+        return block
+
+    async def block(self, at: int | str | Finality) -> Block | None:
+        """Return the block with that number, hash or finality tag; None when there is none."""
+        wire = await self._header(at)
+        return None if wire is None else wire.block()
+
+    async def blocks(self, first: int, last: int) -> list[Block]:
+        """Return blocks `first` to `last`, both included; `ChainBehind` if any is missing.
+
+        They come from one endpoint, but a reorg may happen in between: check the parent hashes.
+        """
+        calls: list[Call] = [
+            ("eth_getBlockByNumber", (hex(number), False)) for number in range(first, last + 1)
+        ]
+
+        def all_there(found: list[object]) -> None:
+            if None in found:
+                raise ChainBehind(f"{self._name}: block {first + found.index(None)} is not there")
+
+        wires = await self._all(calls, WireBlock, accept=all_there)
+        return [wire.block() for wire in wires if wire is not None]
+
+    async def logs(
+        self, wanted: LogFilter, first: int, last: int, *, last_hash: str | None = None
+    ) -> list[Log]:
+        """Return the logs of blocks `first` to `last` in chain order, all from one endpoint.
+
+        With `last_hash` the endpoint must have block `last` under that hash, otherwise another is
+        asked; without it, it must have a block `last`. Raises `ChainBehind` when none has, and
+        `RangeTooLarge` when the provider refuses the range or the size of the answer.
+        """
+        query = {"fromBlock": hex(first), "toBlock": hex(last), **_filter(wanted)}
+        calls: list[Call] = [
+            ("eth_getLogs", (query,)),
+            ("eth_getBlockByNumber", (hex(last), False)),
+        ]
+
+        def pinned(found: list[object]) -> None:
+            block = found[1]
+            if not isinstance(block, WireBlock):
+                raise ChainBehind(f"{self._name}: block {last} is not there")
+            if last_hash is not None and (block.hash or "").lower() != last_hash:
+                raise ChainBehind(f"{self._name}: block {last} is another one at this provider")
+
+        found = await self.pool.batch(
+            calls,
+            replies=[list[WireLog], WireBlock | None],
+            accept=pinned,
+            log_span=last - first + 1,
+        )
+        if isinstance(found[0], CausewayError):
+            raise found[0]
+        return _in_order(cast("list[WireLog]", found[0]))
+
+    async def logs_of(self, wanted: LogFilter, block_hashes: Sequence[str]) -> list[Log]:
+        """Return the logs of the blocks with these hashes, in that order; all from one endpoint.
+
+        Raises `ChainBehind` when one of them is not known.
+        """
+        calls: list[Call] = [
+            ("eth_getLogs", ({"blockHash": block_hash, **_filter(wanted)},))
+            for block_hash in block_hashes
+        ]
+
+        def all_there(found: list[object]) -> None:
+            if None in found:  # some nodes answer null for a block they do not have
+                raise ChainBehind(f"{self._name}: block {block_hashes[found.index(None)]}")
+
+        found = await self._all(calls, list[WireLog], accept=all_there)
+        return [log for wires in found if wires for log in _in_order(wires)]
+
+    # State
+
+    async def call(
+        self, to: str, data: bytes, *, sender: str | None = None, at: At = "latest"
+    ) -> bytes:
+        """Run a call without a transaction; return its output.
+
+        Raises `TransactionReverted` with the revert data.
+        """
+        return _bytes(
+            await self.pool.call("eth_call", (_transaction(to, data, sender), _at(at)), reply=str)
+        )
+
+    async def call_many(
+        self, calls: Sequence[tuple[str, bytes]], at: At = "latest"
+    ) -> list[bytes | TransactionReverted]:
+        """Run several calls in one batch; a revert takes the place of the output."""
+        found = await self.pool.batch(
+            [("eth_call", (_transaction(to, data, None), _at(at))) for to, data in calls],
+            replies=[str] * len(calls),
+        )
+        outputs: list[bytes | TransactionReverted] = []
+        for one in found:
+            if isinstance(one, TransactionReverted):
+                outputs.append(one)
+            elif isinstance(one, Exception):
+                raise one
+            else:
+                outputs.append(_bytes(cast("str", one)))
+        return outputs
+
+    async def code(self, address: str, at: At = "latest") -> bytes:
+        """Return the code at an address; empty where there is no contract."""
+        return _bytes(await self.pool.call("eth_getCode", (address, _at(at)), reply=str))
+
+    async def balance(self, address: str, at: At = "latest") -> int:
+        """Return the balance in wei."""
+        return await self._quantity("eth_getBalance", address, _at(at))
+
+    async def nonce(self, address: str, at: At = "latest") -> int:
+        """Return the number of transactions mined from an address (`pending`: and waiting)."""
+        return await self._quantity("eth_getTransactionCount", address, _at(at))
+
+    # Fees
+
+    async def fee_history(self, blocks: int, percentiles: Sequence[float]) -> FeeHistory:
+        """Return base fees and tips of the last `blocks` blocks (EIP-1559)."""
+        wire = await self.pool.call(
+            "eth_feeHistory", (hex(blocks), "latest", list(percentiles)), reply=WireFeeHistory
+        )
+        return FeeHistory(
+            tuple(int(fee, 16) for fee in wire.base_fee_per_gas),
+            tuple(tuple(int(tip, 16) for tip in tips) for tips in wire.reward or ()),
+        )
+
+    async def max_priority_fee(self) -> int:
+        """Return the tip in wei per gas that the provider suggests."""
+        return await self._quantity("eth_maxPriorityFeePerGas")
+
+    async def gas_limit_of_block(self, at: At = "latest") -> int:
+        """Return how much gas a block can hold."""
+        wire = await self._header(at)
+        if wire is None:
+            raise ChainBehind(f"{self._name}: block {at} is not there")
+        return int(wire.gas_limit, 16)
+
+    async def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
+        """Return the gas a transaction would need now.
+
+        Raises `TransactionReverted` with the revert data when it would fail.
+        """
+        transaction = _transaction(to, data, sender)
+        if value:
+            transaction["value"] = hex(value)
+        return await self._quantity("eth_estimateGas", transaction)
+
+    # Transactions
+
+    async def send_raw(self, raw: bytes) -> str:
+        """Send a signed transaction to all providers; return its hash once one has taken it.
+
+        Raises the `SendRejected` family, or a `TransientError` after which only the same bytes
+        may be sent again: a provider may have them.
+        """
+        await self.pool.send_raw("0x" + raw.hex())
+        return "0x" + keccak(raw).hex()
+
+    async def receipt(self, tx_hash: str) -> Receipt | None:
+        """Return the receipt, None while the transaction is not mined as far as is known."""
+        wire = await self._one("eth_getTransactionReceipt", tx_hash, WireReceipt)
+        if wire is None:
+            return None
+        return Receipt(
+            wire.transaction_hash.lower(),
+            int(wire.block_number, 16),
+            wire.block_hash.lower(),
+            int(wire.status, 16) if wire.status is not None else 1,
+            int(wire.gas_used, 16),
+            int(wire.effective_gas_price or "0x0", 16),
+            tuple(_in_order(wire.logs)),
+            int(wire.l1_fee, 16) if wire.l1_fee is not None else None,
+        )
+
+    async def transaction(self, tx_hash: str) -> dict[str, object] | None:
+        """Return a transaction as the node writes it, None when the node does not know it."""
+        return await self._one("eth_getTransactionByHash", tx_hash, dict[str, object])
+
+    async def _header(self, at: At) -> WireBlock | None:
+        by_hash = isinstance(at, str) and at.startswith("0x")
+        method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
+        key = hex(at) if isinstance(at, int) else at
+        return (await self._all([(method, (key, False))], WireBlock))[0]
+
+    async def _one(self, method: str, key: str, kind: type[T]) -> T | None:
+        """Return the thing with that hash; None only when no endpoint that answers knows it."""
+
+        def known(found: list[object]) -> None:
+            if found[0] is None:
+                raise ChainBehind(f"{self._name}: {key} is not known")
+
+        try:
+            return (await self._all([(method, (key,))], kind, accept=known))[0]
+        except ChainBehind:
+            return None
+
+    async def _all(
+        self, calls: Sequence[Call], kind: type[T], accept: Acceptance | None = None
+    ) -> list[T | None]:
+        """Return all results, from one endpoint, null as None; raise the first error."""
+        found = await self.pool.batch(calls, replies=[kind | None] * len(calls), accept=accept)
+        for one in found:
+            if isinstance(one, Exception):
+                raise one
+        return cast("list[T | None]", found)
+
+    async def _quantity(self, method: str, *params: object) -> int:
+        return int(await self.pool.call(method, params, reply=str), 16)
+
+
+def _filter(wanted: LogFilter) -> dict[str, object]:
+    query: dict[str, object] = {"address": list(wanted.addresses)} if wanted.addresses else {}
+    if wanted.topics:
+        query["topics"] = [list(wanted.topics)]
+    return query
+
+
+def _in_order(wires: list[WireLog]) -> list[Log]:
+    logs = [wire.log() for wire in wires if not wire.removed]
+    logs.sort(key=lambda log: (log.block_number, log.log_index))
+    return logs
+
+
+def _transaction(to: str, data: bytes, sender: str | None) -> dict[str, object]:
+    transaction: dict[str, object] = {"to": to, "data": "0x" + data.hex()}
+    if sender is not None:
+        transaction["from"] = sender
+    return transaction
+
+
+def _at(at: At) -> object:
+    if isinstance(at, int):
+        return hex(at)
+    # EIP-1898: state after the block with that hash.
+    return {"blockHash": at} if at.startswith("0x") else at
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))
