@@ -19,6 +19,7 @@ from causeway.base.errors import (
 )
 from causeway.chains.errors import (
     AlreadyKnown,
+    BlockUnknown,
     FeeCapExceeded,
     InsufficientFunds,
     IntrinsicGasTooLow,
@@ -127,6 +128,8 @@ def classify(method: str, reply: ErrorReply) -> CausewayError:
         rejected = _send_kind(text)
         if rejected in (InsufficientFunds, IntrinsicGasTooLow, NonceTooHigh, NonceTooLow):
             return rejected(text, code=reply.code)
+    if method.startswith("eth_getBlockBy") and (_BEHIND.search(text) or reply.code == -39001):
+        return BlockUnknown(text, code=reply.code)
     if method == "eth_getLogs":
         if _BEHIND.search(text):
             return ChainBehind(text, code=reply.code)

@@ -1,6 +1,7 @@
 """What a provider's JSON-RPC error means.
 
     RpcError                 the provider answered with an error (`code`, `message`, `data`)
+      BlockUnknown           said instead of a null block by some nodes
       RangeTooLarge          too many blocks, or too many results, in one question
       SendRejected           a raw transaction was refused, or was there already
         AlreadyKnown         these very bytes are in the pool: as good as accepted
@@ -32,6 +33,10 @@ class RpcError(PermanentError):
         self.code = code
         #: The error's data when it was hex, as bytes.
         self.data = data
+
+
+class BlockUnknown(RpcError):
+    """The provider does not have this block, or does not offer this tag."""
 
 
 class RangeTooLarge(RpcError):

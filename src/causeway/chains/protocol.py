@@ -73,6 +73,13 @@ class Chain(Protocol):
         """Return the block with that number, hash or finality tag; None when there is none."""
         ...
 
+    async def look(self, *places: int | str) -> list[Block | None]:
+        """Return the blocks at these numbers, hashes or tags, all seen by one endpoint at once.
+
+        None where there is no such block, or the tag is not offered.
+        """
+        ...
+
     async def blocks(self, first: int, last: int) -> list[Block]:
         """Return blocks `first` to `last`, both included; `ChainBehind` if any is missing."""
         ...

@@ -14,6 +14,7 @@ from causeway.base.errors import (
     ProviderUnavailable,
     TransactionReverted,
 )
+from causeway.chains.errors import BlockUnknown, RpcError
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
 from causeway.chains.pool import Acceptance, ProviderPool
 from causeway.chains.protocol import Block, Finality, Log, LogFilter
@@ -95,23 +96,28 @@ class EvmChain:
 
     async def block(self, at: int | str | Finality) -> Block | None:
         """Return the block with that number, hash or finality tag; None when there is none."""
-        wire = await self._header(at)
-        return None if wire is None else wire.block()
+        return (await self.look(at))[0]
+
+    async def look(self, *places: At) -> list[Block | None]:
+        """Return the blocks at these numbers, hashes or tags, all seen by one endpoint at once.
+
+        None where there is no such block, or the tag is not offered.
+        """
+        return [None if wire is None else wire.block() for wire in await self._headers(places)]
 
     async def blocks(self, first: int, last: int) -> list[Block]:
         """Return blocks `first` to `last`, both included; `ChainBehind` if any is missing.
 
         They come from one endpoint, but a reorg may happen in between: check the parent hashes.
         """
-        calls: list[Call] = [
-            ("eth_getBlockByNumber", (hex(number), False)) for number in range(first, last + 1)
-        ]
+        numbers = range(first, last + 1)
 
         def all_there(found: list[object]) -> None:
-            if None in found:
-                raise ChainBehind(f"{self._name}: block {first + found.index(None)} is not there")
+            for number, one in zip(numbers, found, strict=True):
+                if one is None or isinstance(one, BlockUnknown):
+                    raise ChainBehind(f"{self._name}: block {number} is not there")
 
-        wires = await self._all(calls, WireBlock, accept=all_there)
+        wires = await self._headers(numbers, all_there)
         return [wire.block() for wire in wires if wire is not None]
 
     async def logs(
@@ -224,7 +230,7 @@ class EvmChain:
 
     async def gas_limit_of_block(self, at: At = "latest") -> int:
         """Return how much gas a block can hold."""
-        wire = await self._header(at)
+        wire = (await self._headers([at]))[0]
         if wire is None:
             raise ChainBehind(f"{self._name}: block {at} is not there")
         return int(wire.gas_limit, 16)
@@ -270,11 +276,25 @@ class EvmChain:
         """Return a transaction as the node writes it, None when the node does not know it."""
         return await self._one("eth_getTransactionByHash", tx_hash, dict[str, object])
 
-    async def _header(self, at: At) -> WireBlock | None:
-        by_hash = isinstance(at, str) and at.startswith("0x")
-        method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
-        key = hex(at) if isinstance(at, int) else at
-        return (await self._all([(method, (key, False))], WireBlock))[0]
+    async def _headers(
+        self, places: Sequence[At], accept: Acceptance | None = None
+    ) -> list[WireBlock | None]:
+        calls: list[Call] = []
+        for at in places:
+            by_hash = isinstance(at, str) and at.startswith("0x")
+            method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
+            calls.append((method, (hex(at) if isinstance(at, int) else at, False)))
+        found = await self.pool.batch(calls, replies=[WireBlock | None] * len(calls), accept=accept)
+        wires: list[WireBlock | None] = []
+        for at, one in zip(places, found, strict=True):
+            tag = isinstance(at, str) and not at.startswith("0x")
+            if isinstance(one, BlockUnknown) or (tag and isinstance(one, RpcError)):
+                wires.append(None)
+            elif isinstance(one, Exception):
+                raise one
+            else:
+                wires.append(cast("WireBlock | None", one))
+        return wires
 
     async def _one(self, method: str, key: str, kind: type[T]) -> T | None:
         """Return the thing with that hash; None only when no endpoint that answers knows it."""
