@@ -1,0 +1,237 @@
+"""All stand-ins on one loopback port, inside this process or as one of their own.
+
+    async with SandboxServer.start() as sandbox:
+        ...sandbox.replicate_url, sandbox.pinata_url, sandbox.gateway_url...
+
+`causeway.sandbox.process.SandboxProcess` is the same as a process that can be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from causeway.base.clock import SYSTEM_CLOCK, Clock
+from causeway.sandbox import delivery, ipfs, pinata, replicate, selfhosted
+from causeway.sandbox.control import Control, Counts, Entry, Journal
+from causeway.sandbox.faults import Fault, Service, WireKind, WorkKind
+from causeway.sandbox.gate import Connections, Gate, Refusal, TrackedProtocol
+from causeway.sandbox.settings import SandboxSettings
+from causeway.sandbox.state import State
+from causeway.sandbox.webhooks import Webhooks
+from causeway.sandbox.world import Refused, World, answer_refused, service_of
+
+_REFUSALS: dict[str, Refusal] = {
+    "replicate": replicate.refusal,
+    "delivery": delivery.refusal,
+    "pinata": pinata.refusal,
+    "gateway": ipfs.gateway_refusal,
+    "kubo": ipfs.kubo_refusal,
+    "selfhosted": selfhosted.refusal,
+}
+
+
+class Addresses:
+    """Where each stand-in answers, given the address of the sandbox."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def replicate_url(self) -> str:
+        """Base of the Replicate API, with its `/v1`."""
+        return f"{self.url}/replicate/v1"
+
+    @property
+    def delivery_url(self) -> str:
+        """Where files of predictions are served."""
+        return f"{self.url}/delivery"
+
+    @property
+    def pinata_url(self) -> str:
+        """Base of the Pinata API."""
+        return f"{self.url}/pinata"
+
+    @property
+    def gateway_url(self) -> str:
+        """Base of the IPFS gateway: content is at `/ipfs/{cid}` below it."""
+        return self.url
+
+    @property
+    def kubo_url(self) -> str:
+        """Base of kubo's RPC: commands are at `/api/v0/...` below it."""
+        return f"{self.url}/kubo"
+
+    @property
+    def selfhosted_url(self) -> str:
+        """Base of a Cog server: `POST /predictions` below it."""
+        return f"{self.url}/selfhosted"
+
+    @property
+    def automatic1111_url(self) -> str:
+        """Base of an Automatic1111 server: `/sdapi/v1/txt2img` below it."""
+        return f"{self.url}/automatic1111"
+
+    @property
+    def control_url(self) -> str:
+        """Base of the controls: faults, counts, log, settings, reset."""
+        return f"{self.url}/control"
+
+    def addresses(self) -> dict[str, str]:
+        """Return all addresses by name."""
+        names = (
+            *("url", "replicate_url", "delivery_url", "pinata_url", "gateway_url", "kubo_url"),
+            *("selfhosted_url", "automatic1111_url", "control_url"),
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+class SandboxServer(Addresses):
+    """The running stand-ins, with their controls at hand without HTTP."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.url)
+        self._world = world
+        self._journal = Journal(world)
+        self._control = Control(world, self._journal)
+        self._webhooks = Webhooks(world)
+        self._connections = Connections()
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        state: Path | None = None,
+        settings: SandboxSettings | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> AsyncGenerator[SandboxServer, None]:
+        """Serve on `port` (0: one from the OS) until the block is left.
+
+        `state` is a file that keeps predictions, pins and blocks; without it they are gone at
+        the end. OSError when the port is taken.
+        """
+        listening = _listen(host, port)
+        url = f"http://{host}:{listening.getsockname()[1]}"
+        memory = State(state)
+        world = World(url, settings or SandboxSettings(), memory, clock=clock)
+        server = cls(world)
+        try:
+            async with server._serving(listening):
+                yield server
+        finally:
+            memory.close()
+
+    @property
+    def port(self) -> int:
+        """Return the port it listens on."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def settings(self) -> SandboxSettings:
+        """Return the settings in force; assigning to their fields changes them at once."""
+        return self._world.settings
+
+    def fault(
+        self, service: Service, kind: WireKind | WorkKind, count: int | None = None, **more: object
+    ) -> Fault:
+        """Put a fault in force; `more` are further fields of `Fault`."""
+        document = {"service": service, "kind": kind, "count": count, **more}
+        return self._world.faults.add(Fault.model_validate(document))
+
+    def faults(self) -> list[Fault]:
+        """Return the faults in force."""
+        return self._world.faults.all()
+
+    def clear_faults(self) -> None:
+        """Nothing goes wrong any more."""
+        self._world.faults.clear()
+
+    def counts(self) -> Counts:
+        """Return what was asked for, generated and pinned so far."""
+        return self._journal.counts()
+
+    def log(self) -> list[Entry]:
+        """Return the last 1000 requests, oldest first."""
+        return list(self._journal.log)
+
+    def reset(self, *, keep_state: bool = False) -> None:
+        """Forget faults, counts and log, and unless `keep_state` what was made and pinned."""
+        self._control.reset(keep_state=keep_state)
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(title="Causeway sandbox", openapi_url=None)
+        app.add_exception_handler(Refused, answer_refused)
+        app.add_exception_handler(HTTPException, _unknown_path)
+        for stand_in in (
+            replicate.Replicate(self._world, self._webhooks),
+            delivery.Delivery(self._world),
+            pinata.Pinata(self._world),
+            ipfs.Gateway(self._world),
+            ipfs.Kubo(self._world),
+            selfhosted.SelfHosted(self._world),
+            self._control,
+        ):
+            stand_in.mount(app)
+        return app
+
+    @asynccontextmanager
+    async def _serving(self, listening: socket.socket) -> AsyncGenerator[None, None]:
+        # uvicorn's protocol on a server of our own: its Server handles signals and takes tenths
+        # of a second to stop, and here connections must be at hand to be cut.
+        gate = Gate(self._app(), self._world, self._journal, self._connections, _REFUSALS)
+        config = Config(gate, ws="none", lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        connected = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: TrackedProtocol(
+                self._connections, config=config, server_state=connected, app_state={}
+            ),
+            sock=listening,
+        )
+        self._webhooks.resume()
+        try:
+            yield
+        finally:
+            self._world.stopping.set()
+            server.close()
+            self._connections.abort_all()
+            await self._webhooks.close()
+            await asyncio.gather(*connected.tasks, return_exceptions=True)
+            await server.wait_closed()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        # So that the same port can be taken again at once after a kill.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+async def _unknown_path(request: Request, error: Exception) -> Response:
+    """Answer a path or method nobody has, in the words of the service it was meant for."""
+    if not isinstance(error, HTTPException):
+        raise error
+    service = service_of(request.url.path)
+    if service is None:
+        return JSONResponse({"detail": error.detail}, error.status_code)
+    if service == "pinata":
+        return pinata.invalid_route()
+    return _REFUSALS[service](error.status_code, 1)

@@ -1,0 +1,47 @@
+"""How the stand-ins behave when nothing is wrong; `POST /control/settings` changes it live."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SandboxSettings(BaseModel):
+    """Knobs of every stand-in. The defaults are the limits the real services publish."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    #: Seconds from the creation of a prediction to its end, whatever it ends in.
+    latency_s: float = Field(default=0.3, ge=0)
+    #: Seconds after its end during which a prediction keeps its input, output and files.
+    output_lifetime_s: float = Field(default=3600, gt=0)
+    #: Longer side of generated pictures; 1024 and more gives files of several IPFS blocks.
+    picture_px: int = Field(default=256, ge=8, le=4096)
+    #: A prompt with this word is refused by the content policy.
+    forbidden_word: str = "forbidden"
+
+    replicate_token: str = "r8_sandbox"  # noqa: S105 - opens nothing but this stand-in
+    #: base64 part: thirty-two bytes known to everybody.
+    webhook_secret: str = "whsec_c2FuZGJveC1zYW5kYm94LXNhbmRib3gtc2FuZGJveCE="  # noqa: S105 - ditto
+    #: Waits before each repetition of a webhook that was not answered with 2xx.
+    webhook_retry_delays_s: tuple[float, ...] = (0.2, 0.5, 1, 2, 4)
+    creations_per_minute: int = Field(default=600, ge=1)
+    reads_per_minute: int = Field(default=3000, ge=1)
+    #: `low` throttles as accounts below $5 are; `none` answers creations with 402.
+    credit: Literal["ok", "low", "none"] = "ok"
+    #: Whether every model answers 422 to input it does not know (some real ones do).
+    refuse_unknown_input: bool = False
+    page_size: int = Field(default=100, ge=1, le=100)
+
+    pinata_jwt: str = "sandbox.pinata.jwt"
+    #: Authenticates but may pin nothing: 403 NO_SCOPES_FOUND.
+    pinata_jwt_without_scopes: str = "sandbox.pinata.no-scopes"
+    pinata_api_key: str = "sandbox-key"
+    pinata_api_secret: str = "sandbox-secret"  # noqa: S105 - opens nothing but this stand-in
+    pinata_per_minute: int = Field(default=180, ge=1)
+    pinata_data_per_minute: int = Field(default=30, ge=1)
+    pinata_max_bytes: int = Field(default=100 * 1024 * 1024, ge=1)
+
+    #: What the gateway answers for content nobody has: 404 at once, or 504 as a public one does.
+    gateway_unknown_status: Literal[404, 504] = 404
