@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from causeway.base.errors import ConfigurationError, ProviderUnavailable
 
@@ -180,7 +181,7 @@ def start(layout: Layout) -> subprocess.Popen[bytes]:
         # race; telling the server to disregard this pid is not, and it still checks for itself
         # that nobody uses the data's shared memory.
         environment["PG_GRANDPARENT_PID"] = str(recorded)
-    with layout.log_path.open("ab") as log:
+    with open_log(layout) as log:
         return subprocess.Popen(  # noqa: S603 - our own programs
             command,
             stdin=subprocess.DEVNULL,
@@ -194,6 +195,20 @@ def start(layout: Layout) -> subprocess.Popen[bytes]:
             group=layout.account.foreign_gid,
             extra_groups=layout.account.foreign_groups,
         )
+
+
+def open_owned(layout: Layout, path: Path, flags: int) -> int:
+    """Open a file in the server's folder, made for its user with mode 0600; no symbolic link."""
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600)
+    if not layout.account.is_ours:
+        os.fchown(descriptor, layout.account.uid, layout.account.gid)
+    return descriptor
+
+
+def open_log(layout: Layout) -> BinaryIO:
+    """Open the server's log to write at its end."""
+    return os.fdopen(open_owned(layout, layout.log_path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
 def answers(layout: Layout) -> bool:
