@@ -1,1 +1,32 @@
-"""The `causeway` command."""
+"""The `causeway` command.
+
+Errors are one line on standard error and an exit code: 0 done, 1 error, 2 partly done or wrong
+usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    # Imported here so that `causeway --help` does not wait for what it does not need.
+    from causeway.base.errors import CausewayError, ConfigurationError
+    from causeway.cli.commands import build
+
+    try:
+        build()()
+    except ConfigurationError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"causeway: {problem}\n")
+        if error.hint:
+            sys.stderr.write(f"  {error.hint}\n")
+        raise SystemExit(1) from None
+    except CausewayError as error:
+        sys.stderr.write(f"causeway: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"  {error.hint}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

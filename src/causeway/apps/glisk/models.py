@@ -60,7 +60,6 @@ EDGES: tuple[tuple[str, str], ...] = (
     ("detected", "generating"),
     ("generating", "uploading"),
     ("generating", "detected"),
-    ("detected", "uploading"),  # the image of an undone, equal mint is still there
     ("uploading", "ready"),
     ("uploading", "detected"),
     ("ready", "revealed"),
@@ -338,6 +337,17 @@ class Incident(Base):
     created_at: Mapped[datetime] = _now()
 
 
+class StateValue(Base):
+    """What the app itself keeps of `system_state`: the last probes of what it depends on."""
+
+    __tablename__ = "state_values"
+    __table_args__ = (CheckConstraint("state_key ~ '^[A-Za-z0-9_]+$'", name="state_key"),)
+
+    state_key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state_value: Mapped[Any] = mapped_column(JSONB)
+    updated_at: Mapped[datetime] = _now()
+
+
 class RevealRequest(Base):
     """An operator's wish to reveal now; the collector takes it up."""
 
@@ -350,6 +360,19 @@ class RevealRequest(Base):
     answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = _now()
     taken_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class RecoveryRequest(Base):
+    """An operator's wish to have blocks read again; the auditor takes it up."""
+
+    __tablename__ = "recovery_requests"
+
+    id: Mapped[UUID] = _id()
+    from_block: Mapped[int] = mapped_column(BigInteger)
+    to_block: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = _now()
+    done_at: Mapped[datetime | None] = mapped_column(Instant)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
 
 def table(model: type[Base]) -> Table[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Integer, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -44,6 +45,10 @@ class AuthorRepository:
         return await self._session.scalar(
             select(Author).where(func.lower(Author.wallet_address) == wallet.lower())
         )
+
+    async def get_by_id(self, author_id: UUID) -> Author:
+        """Return the author with that id, which a token's foreign key promises."""
+        return await self._session.get_one(Author, author_id)
 
     async def ensure(self, wallet: str) -> Author:
         """Return the author with that wallet, made with no prompt when it is new."""
@@ -218,6 +223,17 @@ class HistoryRepository:
                 "WHERE token_ids @> ARRAY[CAST(:token_id AS bigint)] ORDER BY created_at"
             ),
             {"token_id": token_id},
+        )
+        return [dict(row) for row in result.mappings()]
+
+    async def transitions(self, token_id: int) -> Sequence[dict[str, Any]]:
+        """Return every change of the token's status, oldest first."""
+        result = await self._session.execute(
+            text(
+                "SELECT at, from_status, to_status, stage, worker, attempt, reason "
+                "FROM causeway.transitions WHERE app = 'glisk' AND row_key = :key ORDER BY id"
+            ),
+            {"key": str(token_id)},
         )
         return [dict(row) for row in result.mappings()]
 

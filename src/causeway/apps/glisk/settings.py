@@ -213,6 +213,14 @@ class GliskSettings(Settings):
         return known[0] if known else None
 
     @property
+    def first_block(self) -> int | None:
+        """The first block to read, when it is known."""
+        if self.glisk_start_block is not None:
+            return self.glisk_start_block
+        known = DEPLOYMENTS.get(self.chain_id or 0)
+        return known[1] if known and known[0] == self.contract else None
+
+    @property
     def providers(self) -> tuple[SecretStr, ...]:
         """RPC addresses in the order they are asked."""
         urls = self.rpc_urls

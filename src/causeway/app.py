@@ -1,0 +1,120 @@
+"""What an app declares, and what it is given when it runs.
+
+    app = App(name="glisk", title="GLISK", settings=GliskSettings, ...)
+
+An `App` is data: nothing is found by side effects of an import. The runtime finds apps by the
+entry point group `causeway.apps`, so an app in somebody else's package is a first-class one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import typer
+from fastapi import APIRouter, Request
+from pydantic import SecretStr
+from sqlalchemy import MetaData
+
+from causeway.base.clock import SYSTEM_CLOCK, Clock
+from causeway.base.settings import KernelSettings, Settings
+from causeway.chains.evm.chain import EvmChain
+from causeway.chains.evm.signer import Signer
+from causeway.indexing.indexer import Indexer
+from causeway.indexing.source import Source
+from causeway.pipelines.loops import LeasedLoop
+from causeway.pipelines.schedules import Schedule
+from causeway.pipelines.stage import Stage
+from causeway.relayer.kind import UnitKind
+from causeway.relayer.relayer import Relayer
+from causeway.store.engine import Database
+
+S = TypeVar("S", bound=Settings)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """A chain an app reads: its name, the id it must have, where its providers are."""
+
+    name: str
+    chain_id: int
+    rpc_urls: tuple[SecretStr, ...]
+
+
+@dataclass(frozen=True)
+class SignerConfig:
+    """Who signs an app's transactions on a chain, and what kinds of units they carry."""
+
+    chain: str
+    signer: Signer
+    kinds: tuple[UnitKind, ...]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check of `causeway doctor` found, and how to mend it."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None = None
+
+
+@dataclass
+class Context(Generic[S, V]):
+    """What an app's code is given: its settings, the database, chains, relayers, services."""
+
+    app: str
+    settings: S
+    kernel: KernelSettings
+    database: Database
+    services: V
+    clock: Clock = SYSTEM_CLOCK
+    chains: Mapping[str, EvmChain] = field(default_factory=dict[str, EvmChain])
+    indexers: dict[str, Indexer] = field(default_factory=dict[str, Indexer])
+    relayers: dict[str, Relayer] = field(default_factory=dict[str, Relayer])
+    #: Rings the bell of a stage of this app, after the commit that gave it work.
+    ring: Callable[[str], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class App(Generic[S, V]):
+    """A backend, declared."""
+
+    name: str
+    title: str
+    settings: type[S]
+    metadata: MetaData
+    #: Where its Alembic versions are: `package:folder`.
+    migrations: str
+    #: Makes what lives as long as the process: clients of third-party services.
+    services: Callable[[S], AbstractAsyncContextManager[V]]
+    routers: tuple[APIRouter, ...] = ()
+    chains: Callable[[S], Sequence[ChainConfig]] = lambda _settings: ()
+    sources: Callable[[Context[S, V]], Awaitable[Sequence[Source]]] | None = None
+    signers: Callable[[Context[S, V]], Sequence[SignerConfig]] | None = None
+    stages: Callable[[S], Sequence[Stage[Any]]] = lambda _settings: ()
+    loops: Callable[[S], Sequence[LeasedLoop]] = lambda _settings: ()
+    schedules: Callable[[S], Sequence[Schedule]] = lambda _settings: ()
+    #: Problems that make the app degraded though it runs, for its health pages.
+    checks: Callable[[Context[S, V]], Awaitable[Sequence[CheckResult]]] | None = None
+    commands: typer.Typer | None = None
+    #: Statuses of its state machines that no stage leaves.
+    terminal: frozenset[str] = frozenset()
+
+
+AnyApp = App[Any, Any]
+AnyContext = Context[Any, Any]
+
+
+def context_of(name: str) -> Callable[[Request], AnyContext]:
+    """Return a FastAPI dependency that gives the context of the app with that name."""
+
+    def dependency(request: Request) -> AnyContext:
+        contexts: Mapping[str, AnyContext] = request.app.state.contexts
+        return contexts[name]
+
+    return dependency

@@ -1,0 +1,132 @@
+"""One process: the API, the work, or both, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+import uvicorn
+
+from causeway.app import AnyApp
+from causeway.base.errors import ConfigurationError
+from causeway.base.settings import KernelSettings
+from causeway.runtime.installation import Installation, open_installation
+from causeway.runtime.web import create_api
+from causeway.runtime.work import create_worker
+
+log = structlog.get_logger(__name__)
+
+
+def run_process(
+    apps: Sequence[AnyApp],
+    kernel: KernelSettings,
+    *,
+    api: bool,
+    worker: bool,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT; what is in hand is finished or released within the grace."""
+    try:
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    except ImportError:
+        loop_factory = None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_run(apps, kernel, api=api, worker=worker, only=only))
+
+
+async def _run(
+    apps: Sequence[AnyApp],
+    kernel: KernelSettings,
+    *,
+    api: bool,
+    worker: bool,
+    only: Sequence[str] | None,
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        listening = _listen(kernel.host, kernel.port) if api else None
+        installation = await stack.enter_async_context(open_installation(apps, kernel))
+        if listening is not None:
+            await stack.enter_async_context(serving(installation, listening, kernel.grace_s))
+        if worker:
+            await stack.enter_async_context(working(installation, only))
+        log.info(
+            "started",
+            apps=[app.name for app in apps],
+            api=None if listening is None else "http://%s:%d" % listening.getsockname()[:2],
+            worker=worker,
+            pid=os.getpid(),
+        )
+        await stop.wait()
+        log.info("stopping", grace_s=kernel.grace_s)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind at once, so that a taken port is the first thing said."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"cannot serve on {host}:{port}: {error.strerror}",
+            hint="choose another with --port, or 0 for any free one",
+        ) from None
+    return sock
+
+
+@asynccontextmanager
+async def serving(
+    installation: Installation, listening: socket.socket, grace_s: float
+) -> AsyncGenerator[None]:
+    """Serve the API inside the block."""
+    config = uvicorn.Config(
+        create_api(installation.apps, installation.contexts, installation.database),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # forwarded headers never make a peer local
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(grace_s)),
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    # Signals are ours: both parts stop together.
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined, method-assign]
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        if task.done():
+            await task
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def working(
+    installation: Installation, only: Sequence[str] | None = None
+) -> AsyncGenerator[None]:
+    """Do the work inside the block."""
+    stop = asyncio.Event()
+    worker = create_worker(installation, only)
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
