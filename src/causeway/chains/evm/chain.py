@@ -172,10 +172,11 @@ class EvmChain:
     # State
 
     async def call(
-        self, to: str, data: bytes, *, sender: str | None = None, at: At = "latest"
+        self, to: str | None, data: bytes, *, sender: str | None = None, at: At = "latest"
     ) -> bytes:
         """Run a call without a transaction; return its output.
 
+        Without `to`, `data` is creation code and the output what it would leave as its code.
         Raises `TransactionReverted` with the revert data.
         """
         return _bytes(
@@ -335,8 +336,10 @@ def _in_order(wires: list[WireLog]) -> list[Log]:
     return logs
 
 
-def _transaction(to: str, data: bytes, sender: str | None) -> dict[str, object]:
-    transaction: dict[str, object] = {"to": to, "data": "0x" + data.hex()}
+def _transaction(to: str | None, data: bytes, sender: str | None) -> dict[str, object]:
+    transaction: dict[str, object] = {"data": "0x" + data.hex()}
+    if to is not None:
+        transaction["to"] = to
     if sender is not None:
         transaction["from"] = sender
     return transaction
