@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import string
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cache
 from typing import Any
 
@@ -61,9 +61,7 @@ uris = st.sampled_from(
         "a://",
     ]
 )
-times = st.datetimes(
-    min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC)
-).map(lambda t: t.isoformat().replace("+00:00", "Z"))
+times = st.datetimes(timezones=st.just(UTC)).map(lambda t: t.isoformat().replace("+00:00", "Z"))
 words = st.text(string.ascii_letters + string.digits + " -._~:/?#[]@!$&'()*+,;=", max_size=30)
 
 
