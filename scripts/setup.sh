@@ -26,7 +26,7 @@ PY
 want=$("$PYTHON" - <<'PY'
 import hashlib, pathlib, sys
 h = hashlib.sha256(sys.version.encode())
-for name in ("requirements.lock", "package-lock.json", "pyproject.toml", "scripts/setup.sh"):
+for name in ("requirements-dev.lock", "package-lock.json", "pyproject.toml", "scripts/setup.sh", "scripts/node.py"):
     p = pathlib.Path(name)
     h.update(p.read_bytes() if p.exists() else b"-")
 print(h.hexdigest())
@@ -42,14 +42,9 @@ say "  Python packages"
 VIRTUAL_ENV="$PWD/$VENV"
 case "$VENV" in /*) VIRTUAL_ENV="$VENV" ;; esac
 export VIRTUAL_ENV
-"$VENV/bin/uv" pip install --quiet --require-hashes -r requirements.lock
+"$VENV/bin/uv" pip install --quiet --require-hashes -r requirements-dev.lock
 "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation -e .
 say "  node packages (a local Ethereum node, the Solidity compiler)"
-if command -v npm >/dev/null 2>&1 && node -e 'process.exit(+process.versions.node.split(".")[0] >= 18 ? 0 : 1)' 2>/dev/null; then
-  npm ci --silent --no-progress
-else
-  # No usable Node.js on the machine: the one that came with the Python packages.
-  PATH="$PWD/$VENV/bin:$PATH" "$VENV/bin/npm" ci --silent --no-progress
-fi
+"$VENV/bin/python" scripts/node.py npm ci --silent --no-progress
 printf '%s' "$want" > "$VENV/.setup"
 say "  done in $(( $(date +%s) - start )) s"
