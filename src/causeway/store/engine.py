@@ -28,6 +28,16 @@ _DRIVERS = {
     "postgresql+asyncpg",
 }
 
+#: In addresses people copy from elsewhere; libpq refuses an address with a word it does not know.
+_OTHER_CLIENTS_WORDS = (
+    "pgbouncer",
+    "connection_limit",
+    "pool_timeout",
+    "schema",
+    "prepared_statement_cache_size",
+    "statement_cache_size",
+)
+
 
 def normalise_url(url: str) -> URL:
     """Return `url` as SQLAlchemy's address for psycopg 3, whatever driver it named.
@@ -36,7 +46,7 @@ def normalise_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # its text may hold the password
         raise ConfigurationError(
             "DATABASE_URL is not an address; write postgresql://user:password@host:5432/name"
         ) from None
@@ -45,7 +55,28 @@ def normalise_url(url: str) -> URL:
             f"DATABASE_URL names {parsed.drivername!r}; only PostgreSQL is supported: "
             "write postgresql://user:password@host:5432/name"
         )
-    return parsed.set(drivername="postgresql+psycopg")
+    return _without_other_drivers_words(parsed.set(drivername="postgresql+psycopg"))
+
+
+def _without_other_drivers_words(url: URL) -> URL:
+    """Put asyncpg's `ssl` into libpq's words and drop what only other clients understand."""
+    ssl = url.query.get("ssl")
+    if ssl is not None and "sslmode" not in url.query:
+        word = ssl if isinstance(ssl, str) else ssl[0]
+        word = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(
+            word.lower(), word
+        )
+        url = url.update_query_dict({"sslmode": word})
+    return url.difference_update_query(["ssl", *_OTHER_CLIENTS_WORDS])
+
+
+def _has_own_session(url: URL) -> bool:
+    """Whether a connection to `url` keeps its server session between transactions.
+
+    It does not behind a pooler in transaction mode: `?pgbouncer=true`, as such addresses are
+    handed out, or port 6543, Supabase's.
+    """
+    return url.query.get("pgbouncer") not in ("true", "1") and url.port != 6543
 
 
 def _dump_json(value: object) -> str:
@@ -62,13 +93,19 @@ class Database:
     def __init__(
         self, url: str | URL, *, pool_size: int = 10, application_name: str = "causeway"
     ) -> None:
-        self.url = normalise_url(url.render_as_string(False) if isinstance(url, URL) else url)
+        written = url.render_as_string(False) if isinstance(url, URL) else url
+        self.url = normalise_url(written)
+        #: Whether LISTEN and other things of a session work; without, one can only poll.
+        self.has_own_session = _has_own_session(make_url(written))
         #: What every connection is opened with, also those made without this engine.
         self.connect_arguments: dict[str, Any] = {
             "application_name": application_name,
             "connect_timeout": 10,
-            "options": "-c timezone=UTC",
         }
+        if self.has_own_session:
+            self.connect_arguments["options"] = "-c timezone=UTC"
+        else:  # the next transaction may be on another session, which has prepared nothing
+            self.connect_arguments["prepare_threshold"] = None
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             pool_size=pool_size,
@@ -78,11 +115,14 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args=self.connect_arguments,
         )
-        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        # A session that was closed stays closed: what is done on it later would be lost in silence.
+        self.sessions = async_sessionmaker(
+            self.engine, expire_on_commit=False, close_resets_only=False
+        )
 
     @property
     def conninfo(self) -> str:
-        """The address in libpq's own form, for connections made without SQLAlchemy."""
+        """The address in libpq's own form, with its password: never shown, never logged."""
         plain = self.url.set(drivername="postgresql")
         return plain.render_as_string(hide_password=False)
 
@@ -95,7 +135,7 @@ class Database:
     async def raw_connection(self) -> psycopg.AsyncConnection[Any]:
         """Open a connection of its own, in autocommit, for LISTEN; the caller closes it."""
         return await psycopg.AsyncConnection.connect(
-            self.conninfo, autocommit=True, connect_timeout=10
+            self.conninfo, autocommit=True, **self.connect_arguments
         )
 
     async def ping(self) -> None:

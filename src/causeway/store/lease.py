@@ -40,7 +40,11 @@ class Lease:
 
 
 async def acquire(database: Database, name: str, holder: str, seconds: float) -> Lease | None:
-    """Take or renew the lease `name` for `seconds`; None while somebody else holds it."""
+    """Take or renew the lease `name` for `seconds`; None while somebody else holds it.
+
+    The fence stays while the holder renews in time and grows in every other case, also when the
+    same holder comes back to a lease that had run out.
+    """
     async with database.transaction() as session:
         fence = await session.scalar(
             text(
@@ -59,6 +63,22 @@ async def acquire(database: Database, name: str, holder: str, seconds: float) ->
             {"name": name, "holder": holder, "seconds": seconds},
         )
     return None if fence is None else Lease(name, holder, int(fence))
+
+
+async def renew(database: Database, lease: Lease, seconds: float) -> None:
+    """Hold the lease for `seconds` from now; raise `LeaseLost` when it has run out or moved on."""
+    async with database.transaction() as session:
+        held = await session.scalar(
+            text(
+                "UPDATE causeway.leases "
+                "SET expires_at = clock_timestamp() + make_interval(secs => :seconds) "
+                "WHERE name = :name AND holder = :holder AND fence = :fence "
+                "AND expires_at > clock_timestamp() RETURNING true"
+            ),
+            {"name": lease.name, "holder": lease.holder, "fence": lease.fence, "seconds": seconds},
+        )
+    if not held:
+        raise LeaseLost(f"the lease {lease.name!r} is not held any more")
 
 
 async def release(database: Database, lease: Lease) -> None:

@@ -9,25 +9,33 @@ Leaving the block without `commit()` rolls back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.base.errors import Bug
 from causeway.store.engine import Database
 
 
 class UnitOfWork:
     """One transaction. An app's own subclass adds its repositories in `opened`."""
 
+    session: AsyncSession
+
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._is_open = False
 
     def opened(self, session: AsyncSession) -> None:
         """Put the repositories on the new session; called once, when the block is entered."""
 
     async def __aenter__(self) -> Self:
+        if self._is_open:
+            raise Bug("this unit of work is open already; make another from the factory")
+        self._is_open = True
         self.session = self._database.sessions()
         self.opened(self.session)
         return self
@@ -38,7 +46,9 @@ class UnitOfWork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.session.close()
+        self._is_open = False
+        # Shielded: a task that is cancelled here would leave its connection in the transaction.
+        await asyncio.shield(asyncio.ensure_future(self.session.close()))
 
     async def commit(self) -> None:
         """Make what was done lasting."""
