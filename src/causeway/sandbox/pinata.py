@@ -100,7 +100,7 @@ class Pinata:
     async def _pin_json(self, request: Request) -> Response:
         headers = self._admit(request, scope="pinJSONToIPFS")
         try:
-            body = json.loads(await request.body())
+            body = json.loads(await request.body(), parse_constant=_no_constant)
         except ValueError:
             return _bad("INVALID_JSON", "The request body is not valid JSON")
         if not isinstance(body, dict):
@@ -216,6 +216,11 @@ class Pinata:
     def _not_too_large(self, size: int) -> None:
         if size > self._world.settings.pinata_max_bytes:
             raise Refused(refusal(413))
+
+
+def _no_constant(name: str) -> object:
+    # Python reads NaN and Infinity; no other JSON reader does.
+    raise ValueError(f"{name} is not JSON")
 
 
 def _same(given: str, wanted: str) -> bool:

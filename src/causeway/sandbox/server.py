@@ -213,7 +213,9 @@ class SandboxServer(Addresses):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Only where the protocol is named does asyncio send small answers at once (TCP_NODELAY).
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # So that the same port can be taken again at once after a kill.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
