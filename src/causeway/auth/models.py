@@ -1,0 +1,40 @@
+"""The kernel's tables of this room: what was handed out and may come back once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from causeway.store.schema import Instant, KernelBase
+
+
+class ChallengeRow(KernelBase):
+    """A nonce given out for one action of one wallet. Kept for a while after its use."""
+
+    __tablename__ = "auth_challenges"
+
+    nonce: Mapped[str] = mapped_column(Text, primary_key=True)
+    action: Mapped[str] = mapped_column(Text)
+    #: EIP-55.
+    address: Mapped[str] = mapped_column(Text)
+    #: 64 hex digits, when the payload was known already.
+    payload_sha256: Mapped[str | None] = mapped_column(Text)
+    issued_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    consumed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class OAuthStateRow(KernelBase):
+    """An authorization under way. Deleted by its use."""
+
+    __tablename__ = "auth_oauth_states"
+
+    #: Hex SHA-256 of the state: reading this table gives nobody a state to use.
+    state_sha256: Mapped[str] = mapped_column(Text, primary_key=True)
+    action: Mapped[str] = mapped_column(Text)
+    #: Who it is for, in the app's words (a wallet's address).
+    subject: Mapped[str] = mapped_column(Text)
+    verifier: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
