@@ -108,7 +108,7 @@ def place() -> Generator[Path]:
     path = Path(tempfile.mkdtemp(prefix="causeway-place-"))
     path.chmod(0o755)
     yield path
-    for home in [path, *path.rglob("cluster")]:
+    for home in [*path.rglob("cluster")]:
         pid_file = home / "postmaster.pid"
         if pid_file.exists():  # a failed test leaves nothing behind either
             with suppress(ProcessLookupError, ValueError):
@@ -131,7 +131,7 @@ def made_before() -> Generator[Path]:
 def data(place: Path, made_before: Path) -> Path:
     """A data folder with an empty database."""
     subprocess.run(["cp", "-a", made_before, place / "data"], check=True)
-    (place / "data" / "postgres.log").unlink()
+    (place / "data" / "postgres" / "postgres.log").unlink()
     return place / "data"
 
 
@@ -139,9 +139,15 @@ def embedded(data_dir: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(data_dir, bin_dir=binaries())
 
 
-def postmaster(home: Path) -> int | None:
+def read_pid(home: Path) -> int:
+    return int((home / "cluster" / "postmaster.pid").read_text().split("\n", 1)[0])
+
+
+def postmaster(data_dir: Path) -> int | None:
     try:
-        return int((home / "cluster" / "postmaster.pid").read_text().split("\n", 1)[0])
+        return int(
+            (data_dir / "postgres" / "cluster" / "postmaster.pid").read_text().split("\n", 1)[0]
+        )
     except (FileNotFoundError, ValueError):
         return None
 
@@ -220,7 +226,7 @@ def test_server_stops_properly_when_its_only_user_is_killed(data: Path) -> None:
     assert pid is not None
     process.kill()
     until(lambda: not lives(pid))
-    until(lambda: "stopped the server: fast" in (data / "postgres.log").read_text())
+    until(lambda: "stopped the server: fast" in (data / "postgres" / "postgres.log").read_text())
     with embedded(data) as server:
         assert query(server.url, "SELECT 1") == 1
 
@@ -248,7 +254,7 @@ def test_processes_that_come_at_once_get_the_same_server(place: Path) -> None:
     processes = [Process(place / "data") for _ in range(4)]
     urls = {process.ready().url for process in processes}
     assert len(urls) == 1
-    log = (place / "data" / "postgres.log").read_text()
+    log = (place / "data" / "postgres" / "postgres.log").read_text()
     assert log.count("starting PostgreSQL") == 1
     for process in processes:
         process.leave()
@@ -326,7 +332,7 @@ def test_a_stale_pid_file_that_names_somebody_elses_process_is_no_hindrance(data
         ["sleep", "60"], user=account.foreign_uid, extra_groups=account.foreign_groups
     )
     try:
-        pid_file = data / "cluster" / "postmaster.pid"
+        pid_file = data / "postgres" / "cluster" / "postmaster.pid"
         pid_file.write_text(f"{stranger.pid}\n{layout.cluster}\n1\n5432\n{layout.home}\n\n\n")
         os.chown(pid_file, account.uid, account.gid)
         # The trap is real: a server started plainly believes the stranger.
@@ -373,7 +379,7 @@ class Process_(Process):
 def test_data_of_another_major_version_is_refused_and_left_alone(data: Path) -> None:
     with embedded(data):
         pass
-    version = data / "cluster" / "PG_VERSION"
+    version = data / "postgres" / "cluster" / "PG_VERSION"
     version.write_text("12\n")
     with pytest.raises(ConfigurationError, match="made by PostgreSQL 12") as refused:
         embedded(data).start()
@@ -382,10 +388,12 @@ def test_data_of_another_major_version_is_refused_and_left_alone(data: Path) -> 
 
 
 def test_a_folder_with_other_things_in_it_is_refused(place: Path) -> None:
-    (place / "thesis.txt").write_text("years of work")
+    (place / "notes.txt").write_text("beside it is fine")
+    (place / "postgres").mkdir(mode=0o755)
+    (place / "postgres" / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigurationError, match=r"thesis\.txt"):
         embedded(place).start()
-    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    assert stat.S_IMODE((place / "postgres").stat().st_mode) == 0o755
 
 
 def test_a_start_cut_short_is_completed_by_the_next(data: Path) -> None:
@@ -419,7 +427,7 @@ async def test_cancelling_a_start_leaves_nothing_running(place: Path) -> None:
             await asyncio.Event().wait()
 
     task = asyncio.create_task(use())
-    await asyncio.to_thread(until, (place / "data" / "start.lock").exists)
+    await asyncio.to_thread(until, (place / "data" / "postgres" / "start.lock").exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -438,17 +446,19 @@ def test_root_puts_the_data_elsewhere_when_the_servers_user_cannot_pass(place: P
     shutil.copytree(libraries, closed / libraries.name)
 
     def prepare() -> postgres_server.Layout:
-        asked_for = closed / "project" / "data"
+        asked_for = closed / "project" / "data" / "postgres"
         return postgres_home.prepare(asked_for, bin_dir=programs / "bin", shelters=[shelter])
 
     layout = prepare()
     assert prepare() == layout
     assert layout.home.is_relative_to(shelter)
-    assert (closed / "project" / "data" / "location").read_text().strip() == str(layout.home)
+    assert (closed / "project" / "data" / "postgres" / "location").read_text().strip() == str(
+        layout.home
+    )
     with EmbeddedPostgres(closed / "project" / "data", bin_dir=layout.bin_dir) as server:
         assert server.layout.home == layout.home
         assert query(server.url, "SELECT 1") == 1
-        pid = postmaster(layout.home)
+        pid = read_pid(layout.home)
         assert Path(f"/proc/{pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     shutil.rmtree(layout.home)

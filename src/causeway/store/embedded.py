@@ -1,6 +1,6 @@
 """The embedded database: PostgreSQL without installing, configuring or starting anything.
 
-    async with EmbeddedPostgres.open(Path(".causeway/postgres")) as server:
+    async with EmbeddedPostgres.open(Path(".causeway")) as server:
         database = Database(server.url)
 
 Any number of processes may open the same folder at the same time: the first starts the server, the
@@ -56,7 +56,7 @@ class EmbeddedPostgres:
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self._asked_for = data_dir
+        self._asked_for = data_dir / "postgres"
         self._user = user if user is not None else os.environ.get("CAUSEWAY_EMBEDDED_USER") or None
         self._bin_dir = bin_dir
         self._settings = dict(settings or {})
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Self]:
-        """Use the server in `data_dir` inside this block, starting it if nobody has.
+        """Use the server in `data_dir/postgres` inside this block, starting it if nobody has.
 
         `user` is the account it runs as when we are root, `bin_dir` the folder of another
         PostgreSQL's programs, `settings` further server settings (they count for who starts it).
