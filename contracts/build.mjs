@@ -1,0 +1,92 @@
+// Compiles the reference contracts with the npm package `solc`, the same bytes every time.
+//
+//   node contracts/build.mjs            write contracts/build/*.json and what the package ships
+//   node contracts/build.mjs --check    exit 1 when what is committed is not what the sources give
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const require = createRequire(import.meta.url);
+const solc = require("solc");
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = dirname(here);
+
+// Contracts whose build also ships inside the Python package, and where.
+const shipped = {
+  GliskNFT: ["src/causeway/sandbox/artifacts/GliskNFT.json"],
+  SignatureValidator: ["src/causeway/auth/artifacts/SignatureValidator.json"],
+};
+
+function sources(folder) {
+  return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return entry.name === "build" ? [] : sources(path);
+    return entry.name.endsWith(".sol") ? [path] : [];
+  });
+}
+
+const files = sources(here).sort();
+const input = {
+  language: "Solidity",
+  sources: Object.fromEntries(
+    files.map((path) => [relative(here, path), { content: readFileSync(path, "utf8") }]),
+  ),
+  settings: {
+    optimizer: { enabled: true, runs: 200 },
+    evmVersion: "cancun",
+    metadata: { bytecodeHash: "none", appendCBOR: false },
+    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
+  },
+};
+
+function readImport(path) {
+  const found = join(root, "node_modules", path);
+  return existsSync(found)
+    ? { contents: readFileSync(found, "utf8") }
+    : { error: `${path} is not in node_modules: run make setup` };
+}
+
+const output = JSON.parse(solc.compile(JSON.stringify(input), { import: readImport }));
+const errors = (output.errors ?? []).filter((e) => e.severity === "error");
+if (errors.length > 0) {
+  for (const error of errors) console.error(error.formattedMessage);
+  process.exit(1);
+}
+
+const results = new Map();
+for (const path of files) {
+  for (const [name, made] of Object.entries(output.contracts[relative(here, path)] ?? {})) {
+    if (!made.evm.bytecode.object) continue; // an interface
+    const artifact = {
+      contractName: name,
+      source: `contracts/${relative(here, path)}`,
+      compiler: solc.version(),
+      settings: { evmVersion: input.settings.evmVersion, optimizer: input.settings.optimizer },
+      abi: made.abi,
+      bytecode: `0x${made.evm.bytecode.object}`,
+      deployedBytecode: `0x${made.evm.deployedBytecode.object}`,
+    };
+    const text = `${JSON.stringify(artifact, null, 1)}\n`;
+    results.set(join(here, "build", `${name}.json`), text);
+    for (const place of shipped[name] ?? []) results.set(join(root, place), text);
+  }
+}
+
+if (process.argv.includes("--check")) {
+  const stale = [...results].filter(
+    ([path, text]) => !existsSync(path) || readFileSync(path, "utf8") !== text,
+  );
+  for (const [path] of stale) {
+    console.error(`${relative(root, path)} is not what its source gives: run make contracts`);
+  }
+  if (stale.length > 0) process.exit(1);
+  console.log(`${results.size} builds agree with their sources`);
+} else {
+  for (const [path, text] of results) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+  }
+  console.log(`${results.size} builds written`);
+}

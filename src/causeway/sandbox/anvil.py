@@ -1,0 +1,242 @@
+"""A local Ethereum node: anvil, as one process of ours, on a port and a chain of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import platform
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from eth_account import Account as EthAccount
+
+from causeway.base.errors import CausewayError, ConfigurationError
+
+__all__ = ["AnvilNode", "DevAccount", "RpcFailure"]
+
+#: The mnemonic every development node knows; its money is worth nothing anywhere.
+MNEMONIC = "test test test test test test test test test test test junk"
+
+_PLATFORMS = {
+    ("Linux", "x86_64"): "anvil-linux-amd64",
+    ("Linux", "aarch64"): "anvil-linux-arm64",
+    ("Darwin", "x86_64"): "anvil-darwin-amd64",
+    ("Darwin", "arm64"): "anvil-darwin-arm64",
+}
+
+_PR_SET_PDEATHSIG = 1
+
+
+class RpcFailure(CausewayError):
+    """The node answered with a JSON-RPC error."""
+
+
+@dataclass(frozen=True)
+class DevAccount:
+    """An account of the node with money in it."""
+
+    address: str
+    private_key: str
+
+
+def find_anvil() -> Path:
+    """Return the node's program; `ConfigurationError` says how to get it when there is none.
+
+    The platform's own binary is started, not the Node.js wrapper, so that one pid is the node.
+    """
+    named = os.environ.get("CAUSEWAY_ANVIL")
+    if named:
+        return Path(named)
+    package = _PLATFORMS.get((platform.system(), platform.machine()))
+    if package is not None:
+        here = Path(__file__).resolve()
+        for folder in (Path.cwd(), *Path.cwd().parents, *here.parents):
+            program = folder / "node_modules" / "@foundry-rs" / package / "bin" / "anvil"
+            if program.exists():
+                return program
+    raise ConfigurationError(
+        "the local Ethereum node (anvil) is not installed",
+        hint="run `make setup` in the project's folder, or set CAUSEWAY_ANVIL to its program",
+    )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end the node when the process that started it is gone (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class AnvilNode:
+    """A running node."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        port: int,
+        chain_id: int,
+        accounts: tuple[DevAccount, ...],
+        session: aiohttp.ClientSession,
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.chain_id = chain_id
+        self.accounts = accounts
+        self._session = session
+        self._ids = 0
+
+    @property
+    def url(self) -> str:
+        """Its JSON-RPC address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Its WebSocket address."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls,
+        *,
+        block_time_s: float | None = None,
+        mnemonic: str = MNEMONIC,
+        chain_id: int | None = None,
+        port: int | None = None,
+        extra_args: Sequence[str] = (),
+    ) -> AsyncGenerator[AnvilNode, None]:
+        """Run a node until the block is left.
+
+        Blocks come with each transaction, or every `block_time_s` seconds. The chain id is random
+        unless one is given, and is checked, so that a stranger's node is never written to.
+        """
+        wanted_id = chain_id or 1_000_000_000 + secrets.randbelow(1_000_000_000)
+        program = find_anvil()
+        accounts = _accounts(mnemonic)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+            node = None
+            for _ in range(5):  # the port may be taken between our look and the node's
+                chosen = port or _free_port()
+                node = await cls._try(
+                    program, chosen, wanted_id, mnemonic, block_time_s, extra_args, session
+                )
+                if node is not None:
+                    break
+                if port is not None:
+                    break
+            if node is None:
+                raise CausewayError("the local Ethereum node did not start: is its port taken?")
+            node.accounts = accounts
+            try:
+                yield node
+            finally:
+                await node.stop()
+
+    @classmethod
+    async def _try(
+        cls,
+        program: Path,
+        port: int,
+        chain_id: int,
+        mnemonic: str,
+        block_time_s: float | None,
+        extra_args: Sequence[str],
+        session: aiohttp.ClientSession,
+    ) -> AnvilNode | None:
+        """Start the program on a port; None when it ended at once or a stranger answers there."""
+        timing = [] if block_time_s is None else ["--block-time", str(block_time_s)]
+        process = await asyncio.create_subprocess_exec(
+            str(program),
+            *("--port", str(port), "--chain-id", str(chain_id), "--mnemonic", mnemonic),
+            *("--accounts", "10", "--silent", *timing, *extra_args),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+        node = cls(process, port, chain_id, (), session)
+        deadline = asyncio.get_running_loop().time() + 20
+        while asyncio.get_running_loop().time() < deadline and process.returncode is None:
+            try:
+                answer = await node.rpc("eth_chainId")
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                await asyncio.sleep(0.02)
+                continue
+            if int(answer, 16) == chain_id:
+                return node
+            break
+        await node.stop()
+        return None
+
+    async def rpc(self, method: str, *params: Any) -> Any:
+        """Ask the node; `RpcFailure` carries the text of its error."""
+        self._ids += 1
+        body = {"jsonrpc": "2.0", "id": self._ids, "method": method, "params": list(params)}
+        async with self._session.post(self.url, json=body) as response:
+            answer = await response.json()
+        if "error" in answer:
+            raise RpcFailure(f"{method}: {answer['error'].get('message')}", error=answer["error"])
+        return answer["result"]
+
+    async def mine(self, blocks: int = 1) -> None:
+        """Make that many blocks at once."""
+        await self.rpc("anvil_mine", hex(blocks))
+
+    async def height(self) -> int:
+        """Return the newest block's number."""
+        return int(await self.rpc("eth_blockNumber"), 16)
+
+    async def reorg(self, depth: int, transactions: Sequence[tuple[Any, int]] = ()) -> None:
+        """Replace the newest `depth` blocks by as many others, holding only `transactions`.
+
+        Each is a raw transaction (hex) or its fields, and the place of its block among the new.
+        """
+        await self.rpc("anvil_reorg", depth, [list(pair) for pair in transactions])
+
+    async def rollback(self, depth: int) -> None:
+        """Take the newest `depth` blocks away: the chain is shorter afterwards."""
+        await self.rpc("anvil_rollback", depth)
+
+    def pause(self) -> None:
+        """Stop the node in its tracks (SIGSTOP): it accepts connections and never answers."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused node go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """End the node and wait until it is gone."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                async with asyncio.timeout(5):
+                    await self.process.wait()
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+
+
+def _accounts(mnemonic: str) -> tuple[DevAccount, ...]:
+    EthAccount.enable_unaudited_hdwallet_features()
+    made: list[DevAccount] = []
+    for number in range(10):
+        account = EthAccount.from_mnemonic(mnemonic, account_path=f"m/44'/60'/0'/0/{number}")
+        made.append(DevAccount(account.address, "0x" + bytes(account.key).hex()))
+    return tuple(made)
