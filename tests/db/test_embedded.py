@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from causeway.base.errors import ConfigurationError
+from causeway.base.errors import ConfigurationError, ProviderUnavailable
 from causeway.store import postgres_home, postgres_server
 from causeway.store.embedded import EmbeddedPostgres
 from causeway.store.engine import Database
@@ -385,6 +385,15 @@ def test_data_of_another_major_version_is_refused_and_left_alone(data: Path) -> 
         embedded(data).start()
     assert "dump" in (refused.value.hint or "")
     assert version.read_text() == "12\n"
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing_running(data: Path) -> None:
+    broken = EmbeddedPostgres(data, bin_dir=binaries(), settings={"max_connections": "many"})
+    with pytest.raises(ProviderUnavailable, match=r"max_connections.*many"):
+        broken.start()
+    assert postmaster(data) is None
+    with embedded(data) as server:
+        assert query(server.url, "SELECT 1") == 1
 
 
 def test_a_folder_with_other_things_in_it_is_refused(place: Path) -> None:

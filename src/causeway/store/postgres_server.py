@@ -235,15 +235,13 @@ def is_server(layout: Layout, pid: int) -> bool:
     """Whether process `pid` lives and is a PostgreSQL server on this very data folder."""
     if not _is_alive(pid):
         return False
-    if sys.platform == "linux":
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-    else:
-        done = _run(["/bin/ps", "-o", "command=", "-p", str(pid)], None)
-        command = [part.encode() for part in done.stdout.split(" ")]
-        return str(layout.cluster) in done.stdout and b"postgres" in command[0]
+    if sys.platform != "linux":
+        said = _run(["/bin/ps", "-o", "command=", "-p", str(pid)], None).stdout
+        return "postgres" in said and str(layout.cluster) in said
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
     return os.fsencode(layout.cluster) in command and command[0].endswith(b"postgres")
 
 
