@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
 from pydantic import SecretStr
 
 from causeway.base.errors import ConfigurationError
@@ -90,7 +91,9 @@ class LocalSigner:
 
     async def sign(self, tx: Mapping[str, object]) -> SignedTransaction:
         """Sign the fields of a transaction; some milliseconds of arithmetic, in a thread."""
-        fields = cast("dict[str, int | bytes]", dict(tx))
+        fields = cast("dict[str, int | bytes | str]", dict(tx))
+        if isinstance(to := fields.get("to"), str):
+            fields["to"] = to_checksum_address(to)  # eth-account takes no other spelling
         signed = await asyncio.to_thread(self._account.sign_transaction, fields)  # pyright: ignore[reportArgumentType] - a closed set of types behind an invariant dict
         return SignedTransaction(bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex())
 
