@@ -215,6 +215,9 @@ def _status(connection: Connection, line: MigrationLine) -> LineStatus:
 
 
 def _differences(connection: Connection, line: MigrationLine) -> list[Any]:
+    # A role named like the schema has it as its default, whose tables Alembic takes for others.
+    connection.execute(text("SET LOCAL search_path TO pg_catalog"))
+    connection.dialect.default_schema_name = "pg_catalog"
     partitions = connection.scalars(
         text(
             "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
