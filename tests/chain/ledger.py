@@ -14,6 +14,7 @@ from causeway.chains.evm.abi import Abi
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.signer import LocalSigner, SignedTransaction
 from causeway.chains.pool import ProviderPool
+from causeway.indexing.indexer import Indexer
 from causeway.indexing.source import Fact, OnUndone, Source
 from causeway.indexing.undo import attach_undo
 from causeway.sandbox.anvil import AnvilNode
@@ -252,3 +253,26 @@ def chain_at(url: str, chain_id: int, *more: str) -> EvmChain:
     """Return the chain read through these endpoints; the caller closes it."""
     endpoints = [Endpoint(SecretUrl(one), f"node{n}") for n, one in enumerate((url, *more))]
     return EvmChain("ledger", chain_id, ProviderPool(endpoints, timeout_s=5))
+
+
+async def settle(one: Indexer) -> None:
+    """Step until there is nothing left to do, neither forward nor back."""
+    quiet = 0
+    while quiet < 4:
+        progress = await one.step()
+        quiet = 0 if progress.behind or progress.undone or progress.facts else quiet + 1
+
+
+async def assert_as_fresh(
+    database: Database, chain: EvmChain, book: Book, address: str, start_block: int = 1
+) -> None:
+    """The rows are those of an index that has seen only the chain as it is now."""
+    fresh = Book("fresh")
+    await fresh.create(database)
+    source = fresh.source("fresh", address, start_block)
+    await settle(Indexer(database, chain, source, patience_s=0.0))
+    assert await book.rows(database) == await fresh.rows(database)
+    async with database.transaction() as session:
+        await session.execute(text("DROP SCHEMA fresh CASCADE"))
+        for table in ("checkpoints", "blocks", "undo_log"):
+            await session.execute(text(f"DELETE FROM causeway.{table} WHERE source = 'fresh'"))

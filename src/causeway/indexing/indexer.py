@@ -93,6 +93,7 @@ class Indexer:
         self._observer = Observer(source.name, clock)
         self._woken = asyncio.Event()
         self._attached = False
+        self._head: Block | None = None
 
     def wake(self) -> None:
         """Have `run` look at the chain at once: somebody said that there is something."""
@@ -104,12 +105,17 @@ class Indexer:
         Raises `TransientError` when the chain cannot be read now, `ReorgTooDeep`,
         `ConfigurationError`, and what a handler raises; nothing is applied then.
         """
+        moved: Exception | None = None
         for _ in range(_ATTEMPTS):
             try:
                 return await self._step()
             except (CheckpointMoved, ChainMoved) as error:
-                _log.debug("starting over", source=self.source.name, reason=str(error))
-        raise ChainBehind(f"source {self.source.name!r}: chain or checkpoint keep moving")
+                moved = error
+        if isinstance(moved, ChainMoved):
+            raise moved
+        # Others were quicker each time: what there was to do is being done.
+        here = await self._checkpoint()
+        return Progress(None if here is None else here.block, self._head)
 
     async def catch_up(self, to_block: int, deadline_s: float) -> Block:
         """Step until block `to_block` is applied; return the newest applied block.
@@ -161,7 +167,8 @@ class Indexer:
         there = rest[0] if rest else BEFORE_GENESIS
         if head is None:
             raise ChainBehind(f"{self._chain.name}: the provider has no newest block")
-        applied = Block(here.number, here.hash, "", here.timestamp)
+        self._head = head
+        applied = here.block
         if there is not None and there.hash == here.hash:
             self._shrinking.over()
             if head.number <= here.number:

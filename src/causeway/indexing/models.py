@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Identity, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from causeway.chains.protocol import Block
 from causeway.store.schema import Instant, KernelBase
 
 
@@ -31,6 +32,11 @@ class Checkpoint(KernelBase):
     #: Why it does not go on, in words for a person; null while all is well.
     problem: Mapped[str | None] = mapped_column(Text)
     updated_at: Mapped[datetime] = mapped_column(Instant, server_default=text("clock_timestamp()"))
+
+    @property
+    def block(self) -> Block:
+        """The newest block applied; its parent's hash is not kept here."""
+        return Block(self.number, self.hash, "", self.timestamp)
 
 
 class AppliedBlock(KernelBase):
