@@ -170,6 +170,28 @@ async def test_tasks_of_one_process_may_upgrade_at_once(
     assert await tables(empty_database) == {"t1", "t2"}
 
 
+async def test_different_databases_may_be_upgraded_at_once(
+    shared_server: PostgresServer, empty_database: Database, folder: Path
+) -> None:
+    name = f"{empty_database.url.database}_too"
+    other = Database(shared_server.create(name))
+    line = line_in(folder)
+    await asyncio.gather(
+        *(migrate.upgrade(database, [line]) for database in (empty_database, other))
+    )
+    assert await tables(empty_database) == await tables(other) == {"t1", "t2"}
+    await other.close()
+    shared_server.drop(name)
+
+
+async def test_a_step_that_names_no_schema_fails_whatever_the_role_is_called(
+    empty_database: Database, folder: Path
+) -> None:
+    write(folder, 3, '"t2"', more='op.execute("CREATE TABLE somewhere (n int)")')
+    with pytest.raises(Exception, match="permission denied"):
+        await migrate.upgrade(empty_database, [line_in(folder)])
+
+
 async def test_a_failing_step_leaves_nothing_of_its_run(
     empty_database: Database, folder: Path
 ) -> None:
@@ -297,6 +319,7 @@ async def test_migrations_make_exactly_the_tables_of_the_models(
 ) -> None:
     load_every_model()
     assert await migrate.differences(database, line) == []
+    assert await tables(database, "public") == set()
     # Alembic does not compare everything (check constraints, conditions of indexes), the
     # catalogue of a database made from the models does.
     declared = MetaData(line.schema, naming_convention=line.metadata.naming_convention)

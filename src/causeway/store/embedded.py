@@ -218,6 +218,8 @@ class EmbeddedPostgres:
         with self.administrator() as connection:
             if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchall():
                 connection.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOCREATEROLE")
+                # As for a role of any other name: `$user` would be the kernel's schema.
+                connection.execute(f"ALTER ROLE {ROLE} SET search_path TO public")
             if not connection.execute(
                 "SELECT FROM pg_database WHERE datname = %s", [NAME]
             ).fetchall():

@@ -100,8 +100,9 @@ async def status(database: Database, lines: Iterable[MigrationLine]) -> list[Lin
 async def differences(database: Database, line: MigrationLine) -> list[Any]:
     """Return how the tables in the database differ from the models, as Alembic's operations.
 
-    Looks at this line's schema only; views (`info={"is_view": True}`), partitions and the version
-    table are left out. Alembic does not see check constraints, triggers and functions.
+    Looks at this line's schema only; left out are views (`info={"is_view": True}`), partitions, the
+    version table, and tables whose names begin as `metadata.info["tables_of_others"]` says. Alembic
+    does not see check constraints, conditions of indexes, triggers and functions.
     """
     return await _in_thread(database, _differences, line)
 
@@ -148,7 +149,19 @@ def _config(line: MigrationLine, connection: Connection | None = None) -> Config
     return config
 
 
+def _leave_search_path(connection: Connection) -> None:
+    """See no schema but the server's own until the transaction ends.
+
+    Migrations name their schemas. What the role's search path holds differs from place to place (a
+    role `causeway` has the schema `causeway` in it), and what is made or compared must not.
+    """
+    connection.execute(text("SET LOCAL search_path TO pg_catalog"))
+    connection.dialect.default_schema_name = "pg_catalog"
+
+
 def _options(line: MigrationLine, partitions: frozenset[str] = frozenset()) -> dict[str, Any]:
+    others: tuple[str, ...] = line.metadata.info.get("tables_of_others", ())
+
     def include_name(name: str | None, kind: str, _parents: object) -> bool:
         return kind != "schema" or name == line.schema
 
@@ -158,7 +171,8 @@ def _options(line: MigrationLine, partitions: frozenset[str] = frozenset()) -> d
         if kind != "table":
             return True
         info: dict[Any, Any] = getattr(thing, "info", {})
-        return not info.get("is_view") and name not in partitions
+        is_ours = name is not None and not name.startswith(others)
+        return is_ours and not info.get("is_view") and name not in partitions
 
     return {
         "target_metadata": line.metadata,
@@ -191,6 +205,7 @@ def _upgrade(connection: Connection, line: MigrationLine, to: str) -> None:
         return
     connection.rollback()
     with connection.begin():
+        _leave_search_path(connection)
         _lock(connection, line)
         _make_schema(connection, line)
         _check_known(connection, line)
@@ -199,6 +214,7 @@ def _upgrade(connection: Connection, line: MigrationLine, to: str) -> None:
 
 def _downgrade(connection: Connection, line: MigrationLine, to: str) -> None:
     with connection.begin():
+        _leave_search_path(connection)
         _lock(connection, line)
         _check_known(connection, line)
         if _current(connection, line) is not None:
@@ -218,6 +234,7 @@ def _differences(connection: Connection, line: MigrationLine) -> list[Any]:
     # A role named like the schema has it as its default, whose tables Alembic takes for others.
     connection.execute(text("SET LOCAL search_path TO pg_catalog"))
     connection.dialect.default_schema_name = "pg_catalog"
+    _leave_search_path(connection)
     partitions = connection.scalars(
         text(
             "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "

@@ -27,6 +27,8 @@ def metadata_for(schema: str) -> MetaData:
 
 
 kernel_metadata = metadata_for("causeway")
+# The job engine's own tables live in the kernel's schema; its releases say how they look.
+kernel_metadata.info["tables_of_others"] = ("procrastinate_",)
 
 
 class KernelBase(DeclarativeBase):
