@@ -141,7 +141,6 @@ class PipelineWorker:
             if runner is not None:
                 await runner.drain()
 
-        engine.tasks.pop(TASK, None)
         engine.task(name=TASK)(bell)
         queues: list[str] = [queue_of(app, stage) for app, stage in self._runners]
         for work in self._work:
