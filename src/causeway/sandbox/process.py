@@ -7,7 +7,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from causeway.base.errors import ProviderUnavailable
@@ -47,7 +47,9 @@ class SandboxProcess(Addresses):
     async def kill(self) -> None:
         """End it as a lost machine would (SIGKILL); nothing happens when it is not running."""
         if self._process is not None:
-            self._process.kill()
+            # It may have ended by itself a moment ago.
+            with suppress(ProcessLookupError):
+                self._process.kill()
             # Reading to the end lets the pipe be closed with the process.
             await self._process.communicate()
             self._process = None

@@ -32,7 +32,8 @@ class Webhooks:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._client = httpx2.AsyncClient(timeout=10)
+        # Made when first needed: reading the certificates takes longer than all the rest.
+        self._client: httpx2.AsyncClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def resume(self) -> None:
@@ -52,22 +53,27 @@ class Webhooks:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def _follow(self, prediction: Prediction, target: str) -> None:
         wanted = prediction.webhook_events or EVENTS
         for event in ("start", "output", "completed"):
-            if event not in wanted and event != "completed":
-                continue
-            current = await self._wait_for(event, prediction)
-            if current is None:
+            happened = await self._wait_for(event, prediction)
+            if happened is None:
                 return
-            if event in wanted:
-                await self._deliver(current, target, event)
+            current, at = happened
+            if event in wanted and at < math.inf:
+                await self._deliver(current, target, event, at)
         self._world.state.webhook_done(prediction.id)
 
-    async def _wait_for(self, event: str, prediction: Prediction) -> Prediction | None:
-        """Wait until `event` has happened, also by cancelling; None when the server stops."""
+    async def _wait_for(
+        self, event: str, prediction: Prediction
+    ) -> tuple[Prediction, float] | None:
+        """Wait until `event` has happened; return when it did, infinity when it never will.
+
+        None when the server stops.
+        """
         while True:
             current = self._world.state.prediction(prediction.id)
             if current is None:
@@ -79,17 +85,21 @@ class Webhooks:
                 "output": math.inf if at.output_at is None else at.output_at,
                 "completed": at.ends_at,
             }[event]
-            if at.over or now >= happens:
-                return current
+            if now >= happens and happens <= at.ends_at:
+                return current, happens
+            if at.over:
+                return current, math.inf
             # Never long: a cancel ends it sooner.
             if await self._world.pause(min(happens - now, 0.1)):
                 return None
 
-    async def _deliver(self, prediction: Prediction, target: str, event: str) -> None:
+    async def _deliver(self, prediction: Prediction, target: str, event: str, at: float) -> None:
         settings = self._world.settings
-        document = show(prediction, self._world.now(), settings, url=self._world.url)
+        # As it stood when the event happened, however late it is told.
+        document = show(prediction, at, settings, url=self._world.url)
         body = json.dumps(document).encode()
         message_id = f"msg_{prediction.id}_{event}"
+        client = self._client = self._client or httpx2.AsyncClient(timeout=10)
         # Only the last word on a prediction is worth repeating, as with the real service.
         delays = settings.webhook_retry_delays_s if event == "completed" else ()
         for delay in (0.0, *delays):
@@ -103,7 +113,7 @@ class Webhooks:
                 "webhook-signature": sign(settings.webhook_secret, message_id, timestamp, body),
             }
             try:
-                answer = await self._client.post(target, content=body, headers=headers)
+                answer = await client.post(target, content=body, headers=headers)
             except (httpx2.HTTPError, httpx2.InvalidURL) as error:
                 _log.info("webhook not delivered", prediction=prediction.id, error=repr(error))
                 continue
