@@ -126,9 +126,8 @@ class FarcasterLinker:
         if verdict is Verdict.INVALID:
             raise FarcasterRefused("signature", "does not belong to the text and its address")
         if verdict is Verdict.UNKNOWN or self._chain is None:
-            raise ProviderUnavailable(
-                "Farcaster's chain cannot be asked now; try again", hint=_HINT
-            )
+            _log.warning("farcaster_chain_unavailable", fix="FARCASTER_RPC_URLS: Optimism")
+            raise ProviderUnavailable("Farcaster's chain cannot be asked now; try again")
         if not await self._speaks_for(self._chain, signed.address, fid):
             raise FarcasterRefused("signer", f"neither custody nor auth address of fid {fid}")
         if not await self._has_name(fid, name):
