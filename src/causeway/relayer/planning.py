@@ -1,0 +1,239 @@
+"""Step 1, plan: which units go together in the next transaction, checked on chain before.
+
+Nothing is signed here and no nonce taken: when the process dies, or the plan is too old by the
+time it could be signed, the units are planned anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.base.errors import PermanentError, TransactionReverted
+from causeway.base.faults import fault_point
+from causeway.base.ids import uuid7
+from causeway.relayer import account, ledger
+from causeway.relayer.batching import Fitted, fit
+from causeway.relayer.fees import MILLION, gas_limit, starting_fees
+from causeway.relayer.judging import Verdict, carry_out, judge
+from causeway.relayer.kind import Call, Unit, UnitKind
+from causeway.relayer.lane import Did, Lane, Sight
+from causeway.relayer.models import TransactionRow, TransactionUnitRow, UnitRow
+from causeway.store.lease import Lease
+
+#: Simulations that name a unit which its kind says is not done: then it fails.
+_MOST_CONTRADICTIONS = 5
+
+
+class _HeldBack(Exception):
+    """The contract refuses us for a reason of our own."""
+
+
+async def plan(lane: Lane, sight: Sight, lease: Lease, kind: UnitKind, did: Did) -> None:
+    """Bind the next units of a kind to a planned transaction, if there are any and they may go."""
+    async with lane.database.transaction() as session:
+        waiting = await account.is_waiting(session, lane, kind)
+        if not await _may_plan(session, lane, kind, waiting=waiting):
+            return
+        units = await _due(session, lane, kind)
+    if not units:
+        if waiting:
+            await account.end_wait(lane, lease, kind)
+        return
+    quote = await sight.quote(kind)
+    ceiling = lane.ceiling(kind)
+    if starting_fees(quote, ceiling) is None:
+        reason = f"the gas price is {gwei(quote.price_wei)}, the most allowed {gwei(ceiling or 0)}"
+        await account.wait(lane, lease, kind, "gas_price", reason)
+        return
+    verdict = await judge(lane, sight, kind, units)
+    fitted = Fitted()
+    call: Call | None = None
+    if verdict.ready:
+        try:
+            fitted = await _simulated(lane, kind, verdict.ready)
+        except _HeldBack as error:
+            await account.wait(lane, lease, kind, "refused", f"the contract refuses us: {error}")
+            return
+        _judge_reverts(lane, verdict, fitted)
+        call = kind.encode(fitted.units) if fitted.units else None
+    if waiting:
+        await account.end_wait(lane, lease, kind)
+    if verdict.done or verdict.other or verdict.later or verdict.never:
+        async with lane.commit(lease) as session:
+            await carry_out(session, lane, kind, units, verdict, did, state="pending")
+    if call is None:
+        return
+    limit = await _limit(lane, kind, fitted)
+    if limit is None:
+        # Smaller next time; a single one that does not fit cannot be sent at all.
+        if len(fitted.units) > 1:
+            lane.memory.fitting[kind.label] = len(fitted.units) // 2
+            did.released += 1
+            return
+        verdict = Verdict()
+        verdict.never[fitted.units[0].key] = f"it needs {fitted.gas} gas, more than is allowed"
+        async with lane.commit(lease) as session:
+            await carry_out(session, lane, kind, fitted.units, verdict, did, state="pending")
+        return
+    await _bind(lane, lease, kind, fitted.units, call, limit, did)
+
+
+def gwei(amount_wei: int) -> str:
+    """Return an amount per gas as people write it, exactly."""
+    whole, rest = divmod(amount_wei, 10**9)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".") + " gwei"
+
+
+async def _may_plan(session: AsyncSession, lane: Lane, kind: UnitKind, *, waiting: bool) -> bool:
+    row = await ledger.account(session, lane)
+    if row is None or row.mode != "run":
+        return False
+    if waiting and not lane.turn(f"wait:{kind.label}", lane.settings.hold_check_s):
+        return False
+    counts = await session.execute(
+        select(TransactionRow.app, TransactionRow.kind, TransactionRow.state, func.count())
+        .where(
+            TransactionRow.chain_id == lane.chain.chain_id,
+            TransactionRow.sender == lane.sender,
+            TransactionRow.state.in_(("planned", "signed", "sent")),
+        )
+        .group_by(TransactionRow.app, TransactionRow.kind, TransactionRow.state)
+    )
+    under_way = 0
+    for app, name, state, count in counts.tuples():
+        if state == "planned" and (app, name) == (kind.app, kind.name):
+            return False  # the next ones wait, and travel together
+        under_way += count
+    return under_way < lane.settings.in_flight_max
+
+
+async def _due(session: AsyncSession, lane: Lane, kind: UnitKind) -> list[Unit]:
+    due = (
+        select(UnitRow)
+        .where(
+            UnitRow.state == "pending",
+            UnitRow.chain_id == lane.chain.chain_id,
+            UnitRow.app == kind.app,
+            UnitRow.kind == kind.name,
+            UnitRow.ready_at <= lane.now(),
+        )
+        .order_by(UnitRow.priority.desc(), UnitRow.ready_at, UnitRow.created_at, UnitRow.id)
+    )
+    first = await session.scalar(due.limit(1))
+    if first is None:
+        return []
+    if first.reverts > 1:  # twice in a batch that was reverted: alone from now on
+        return [ledger.unit_of(first)]
+    size = min(kind.max_batch, lane.memory.fitting.get(kind.label, kind.max_batch))
+    together = UnitRow.batch_id.is_not_distinct_from(first.batch_id)
+    rows = await session.scalars(due.where(together, UnitRow.reverts <= 1).limit(size))
+    return [ledger.unit_of(row) for row in rows]
+
+
+async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit]) -> Fitted:
+    async def estimate(part: Sequence[Unit]) -> int:
+        try:
+            call = kind.encode(part)
+        except PermanentError as error:
+            # As good as a revert: the batch is split until the unit to blame is alone.
+            raise TransactionReverted(f"it cannot be encoded: {error}") from error
+        try:
+            return await lane.chain.estimate_gas(lane.sender, call.to, call.data, call.value)
+        except TransactionReverted as error:
+            known = error if kind.abi is None else kind.abi.explain(error)
+            if known.error_name in kind.hold_errors:
+                raise _HeldBack(str(known)) from None
+            raise known from None
+
+    def named(error: TransactionReverted, part: Sequence[Unit]) -> str | None:
+        if kind.drop_reverted is None or error.error_name is None:
+            return None
+        return kind.drop_reverted(error.error_name, error.error_args, part)
+
+    return await fit(units, estimate, named)
+
+
+def _judge_reverts(lane: Lane, verdict: Verdict, fitted: Fitted) -> None:
+    """Fail units that revert alone; look again at those that a revert named.
+
+    A named one was not done when we looked: another provider is ahead of ours, or somebody was
+    quicker. Only when that goes on does the unit fail.
+    """
+    by_key = {unit.key: unit for unit in verdict.ready}
+    for key, error in fitted.bad.items():
+        verdict.never[key] = f"the contract refuses it: {error}"
+    for key, error in fitted.named.items():
+        tries = by_key[key].attempts
+        if tries >= _MOST_CONTRADICTIONS:
+            verdict.never[key] = f"the contract refuses it: {error}"
+        else:
+            again_s = lane.settings.recheck_s * 2**tries
+            verdict.later[key] = (again_s, f"the contract says {error}")
+            verdict.counted.add(key)
+
+
+async def _limit(lane: Lane, kind: UnitKind, fitted: Fitted) -> int | None:
+    """Return the gas limit, None when the batch needs more than one transaction may have."""
+    part_of_block = await lane.chain.gas_limit_of_block() * lane.settings.block_part_ppm // MILLION
+    most = min(lane.settings.gas_limit_max, part_of_block)
+    limit = gas_limit(fitted.gas, kind.gas_buffer_ppm)
+    if limit <= most:
+        return limit
+    return most if len(fitted.units) == 1 and fitted.gas <= most else None
+
+
+async def _bind(
+    lane: Lane,
+    lease: Lease,
+    kind: UnitKind,
+    units: Sequence[Unit],
+    call: Call,
+    limit: int,
+    did: Did,
+) -> None:
+    now = lane.now()
+    async with lane.commit(lease) as session:
+        row = await ledger.account(session, lane, lock=True)
+        rows = await ledger.locked_units(session, [unit.id for unit in units], "pending")
+        changed = any(
+            unit.id not in rows or dict(unit.payload) != rows[unit.id].payload for unit in units
+        )
+        if row is None or row.mode != "run" or changed:
+            return  # withdrawn, renewed or switched off meanwhile: plan anew
+        tx = TransactionRow(
+            id=uuid7(),
+            app=kind.app,
+            kind=kind.name,
+            chain_id=lane.chain.chain_id,
+            sender=lane.sender,
+            to_address=call.to,
+            calldata=call.data,
+            value=call.value,
+            gas_limit=limit,
+            state="planned",
+            requested_by=units[0].requested_by,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(tx)
+        await session.flush()
+        session.add_all(
+            TransactionUnitRow(
+                tx_id=tx.id,
+                ordinal=ordinal,
+                unit_id=unit.id,
+                unit_key=unit.key,
+                payload=dict(unit.payload),
+            )
+            for ordinal, unit in enumerate(units)
+        )
+        for unit in units:
+            rows[unit.id].state = "bound"
+            rows[unit.id].tx_id = tx.id
+            rows[unit.id].updated_at = now
+        ledger.record(session, tx, now, "planned", units=len(units), gas_limit=limit)
+    fault_point("relayer.planned")
+    did.planned += 1
