@@ -57,7 +57,7 @@ class Batch:
 
 
 async def collect(ctx: GliskContext, lease: Lease) -> None:
-    """File the reveals that are due: a full batch, one that waited long enough, or one asked for."""
+    """File the reveals that are due: a full batch, one that waited enough, or one asked for."""
     if CHAIN not in ctx.relayers:
         return
     chain = ctx.chains[CHAIN]
@@ -183,4 +183,3 @@ async def _taken(ctx: GliskContext, requests: Sequence[RevealRequest]) -> None:
             .where(RevealRequest.batch_id.in_([r.batch_id for r in requests]))
             .values(taken_at=func.clock_timestamp())
         )
-
