@@ -11,7 +11,8 @@ An app attaches its tables in a migration:
     for statement in attach_undo("glisk.tokens"):
         op.execute(statement)
 
-The table needs a primary key. Rows that go with an undone row (ON DELETE CASCADE) or keep it from
+The table needs a primary key. In a column of JSON that may be SQL null, a JSON null comes back as
+an SQL null: both read as None. Rows that go with an undone row (ON DELETE CASCADE) or keep it from
 going (no such clause) are for the app's foreign keys to decide.
 """
 

@@ -51,35 +51,21 @@ BEGIN
             (SELECT jsonb_object_agg(k, o.whole -> k) FROM unnest(keys) AS k), o.whole
         FROM (SELECT to_jsonb(r) AS whole FROM old_rows AS r) AS o;
     ELSE
-        -- Old and new row are paired by primary key; a changed key is a delete and an insert,
-        -- noted in this order so that the undo removes the new row before the old one returns.
+        -- Both transition tables hold the rows in the order in which they were updated. The key is
+        -- the new one, by which the row is found again; a changed key is among the old columns.
         INSERT INTO causeway.undo_log
             (source, block_number, table_schema, table_name, operation, key, old)
-        SELECT origin, block, TG_TABLE_SCHEMA, TG_TABLE_NAME, change.operation,
-            change.key, change.old
-        FROM (
-            SELECT
-                CASE WHEN n.key IS NULL THEN 'delete' WHEN o.key IS NULL THEN 'insert'
-                    ELSE 'update' END AS operation,
-                coalesce(o.key, n.key) AS key,
-                CASE WHEN n.key IS NULL THEN o.whole WHEN o.key IS NULL THEN NULL
-                    ELSE (
-                        SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(o.whole) AS e
-                        WHERE e.value IS DISTINCT FROM n.whole -> e.key
-                    ) END AS old
-            FROM (
-                SELECT to_jsonb(r) AS whole,
-                    (SELECT jsonb_object_agg(k, to_jsonb(r) -> k) FROM unnest(keys) AS k) AS key
-                FROM old_rows AS r
-            ) AS o
-            FULL JOIN (
-                SELECT to_jsonb(r) AS whole,
-                    (SELECT jsonb_object_agg(k, to_jsonb(r) -> k) FROM unnest(keys) AS k) AS key
-                FROM new_rows AS r
-            ) AS n ON n.key = o.key
-        ) AS change
-        WHERE change.operation <> 'update' OR change.old IS NOT NULL
-        ORDER BY change.operation;
+        SELECT origin, block, TG_TABLE_SCHEMA, TG_TABLE_NAME, 'update',
+            (SELECT jsonb_object_agg(k, n.whole -> k) FROM unnest(keys) AS k), changed.old
+        FROM (SELECT row_number() OVER () AS place, to_jsonb(r) AS whole FROM old_rows AS r) AS o
+        JOIN (SELECT row_number() OVER () AS place, to_jsonb(r) AS whole FROM new_rows AS r) AS n
+            ON n.place = o.place
+        CROSS JOIN LATERAL (
+            SELECT jsonb_object_agg(e.key, e.value) AS old FROM jsonb_each(o.whole) AS e
+            WHERE e.value IS DISTINCT FROM n.whole -> e.key
+        ) AS changed
+        WHERE changed.old IS NOT NULL
+        ORDER BY o.place;
     END IF;
     RETURN NULL;
 END
@@ -99,11 +85,11 @@ BEGIN
     IF relation IS NULL THEN
         RETURN;  -- a migration dropped the table
     END IF;
-    SELECT string_agg(format('t.%1$I = r.%1$I', k), ' AND ') INTO here
+    SELECT string_agg(format('t.%1$I = k.%1$I', k), ' AND ') INTO here
         FROM jsonb_object_keys(entry.key) AS k;
     IF entry.operation = 'insert' THEN
         EXECUTE format(
-            'DELETE FROM %1$s AS t USING jsonb_populate_record(CAST(NULL AS %1$s), $1) AS r '
+            'DELETE FROM %1$s AS t USING jsonb_populate_record(CAST(NULL AS %1$s), $1) AS k '
             'WHERE %2$s', target, here
         ) USING entry.key;
         RETURN;
@@ -126,9 +112,10 @@ BEGIN
     IF entry.operation = 'update' THEN
         EXECUTE format(
             'UPDATE %1$s AS t SET (%2$s) = ROW(%3$s) '
-            'FROM jsonb_populate_record(CAST(NULL AS %1$s), $1) AS r WHERE %4$s',
+            'FROM jsonb_populate_record(CAST(NULL AS %1$s), $1) AS r, '
+            'jsonb_populate_record(CAST(NULL AS %1$s), $2) AS k WHERE %4$s',
             target, names, olds, here
-        ) USING entry.key || entry.old;
+        ) USING entry.old, entry.key;
     ELSE
         EXECUTE format(
             'INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE '
@@ -155,6 +142,7 @@ DECLARE
     undone bigint;
 BEGIN
     PERFORM set_config('causeway.undo', '', true);
+    SET CONSTRAINTS ALL DEFERRED;
     FOR entry IN
         SELECT u.* FROM causeway.undo_log AS u
         WHERE u.source = origin AND u.block_number > above
