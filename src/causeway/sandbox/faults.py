@@ -35,7 +35,9 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Service = Literal["replicate", "delivery", "pinata", "gateway", "kubo", "selfhosted"]
+Service = Literal[
+    "replicate", "delivery", "pinata", "gateway", "kubo", "selfhosted", "x", "farcaster"
+]
 WireKind = Literal[
     "status",
     "rate_limit",
@@ -70,6 +72,8 @@ _DOES: dict[Service, frozenset[str]] = {
     "pinata": frozenset({"wrong_cid", "other_cid"}),
     "kubo": frozenset({"wrong_cid", "other_cid"}),
     "gateway": frozenset({"missing"}),
+    "x": frozenset(),
+    "farcaster": frozenset(),
 }
 
 

@@ -21,7 +21,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
-from causeway.sandbox import delivery, ipfs, pinata, replicate, selfhosted
+from causeway.sandbox import delivery, farcaster, ipfs, pinata, replicate, selfhosted, x
 from causeway.sandbox.control import Control, Counts, Entry, Journal
 from causeway.sandbox.faults import Fault, Service, WireKind, WorkKind
 from causeway.sandbox.gate import Connections, Gate, Refusal, TrackedProtocol
@@ -37,6 +37,8 @@ _REFUSALS: dict[str, Refusal] = {
     "gateway": ipfs.gateway_refusal,
     "kubo": ipfs.kubo_refusal,
     "selfhosted": selfhosted.refusal,
+    "x": x.refusal,
+    "farcaster": farcaster.refusal,
 }
 
 
@@ -82,6 +84,26 @@ class Addresses:
         return f"{self.url}/automatic1111"
 
     @property
+    def x_authorize_url(self) -> str:
+        """X's authorization page."""
+        return f"{self.url}/x/i/oauth2/authorize"
+
+    @property
+    def x_url(self) -> str:
+        """Base of X's API: `/2/oauth2/token` and `/2/users/me` below it."""
+        return f"{self.url}/x"
+
+    @property
+    def fnames_url(self) -> str:
+        """Base of Farcaster's fname registry: `/transfers` below it."""
+        return f"{self.url}/fnames"
+
+    @property
+    def hub_url(self) -> str:
+        """Base of a Farcaster hub's HTTP API: `/v1/...` below it."""
+        return f"{self.url}/hub"
+
+    @property
     def control_url(self) -> str:
         """Base of the controls: faults, counts, log, settings, reset."""
         return f"{self.url}/control"
@@ -90,7 +112,8 @@ class Addresses:
         """Return all addresses by name."""
         names = (
             *("url", "replicate_url", "delivery_url", "pinata_url", "gateway_url", "kubo_url"),
-            *("selfhosted_url", "automatic1111_url", "control_url"),
+            *("selfhosted_url", "automatic1111_url", "control_url", "x_authorize_url", "x_url"),
+            *("fnames_url", "hub_url"),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -181,6 +204,8 @@ class SandboxServer(Addresses):
             ipfs.Gateway(self._world),
             ipfs.Kubo(self._world),
             selfhosted.SelfHosted(self._world),
+            x.X(self._world),
+            farcaster.Farcaster(self._world),
             self._control,
         ):
             stand_in.mount(app)

@@ -45,3 +45,11 @@ class SandboxSettings(BaseModel):
 
     #: What the gateway answers for content nobody has: 404 at once, or 504 as a public one does.
     gateway_unknown_status: Literal[404, 504] = 404
+
+    x_client_id: str = "sandbox-x-client"
+    x_client_secret: str = "sandbox-x-secret"  # noqa: S105 - opens nothing but this stand-in
+    #: Who the person at X's authorization page is, and what they decide.
+    x_username: str = "sandbox_author"
+    x_decision: Literal["allow", "deny"] = "allow"
+    #: (name, from fid, to fid) in order; fid 0 is nobody, a name with a dot is an ENS name.
+    farcaster_transfers: tuple[tuple[str, int, int], ...] = (("sandbox-author", 0, 1001),)

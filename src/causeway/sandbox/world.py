@@ -14,7 +14,8 @@ from causeway.sandbox.limits import Limits
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.state import State
 
-#: First part of a path -> the service it belongs to. Automatic1111 is a self-hosted generator.
+#: First part of a path -> the service it belongs to. Automatic1111 is a self-hosted generator;
+#: Farcaster's names are served by its registry and by hubs.
 SERVICE_PREFIXES: dict[str, Service] = {
     "replicate": "replicate",
     "delivery": "delivery",
@@ -23,6 +24,9 @@ SERVICE_PREFIXES: dict[str, Service] = {
     "kubo": "kubo",
     "selfhosted": "selfhosted",
     "automatic1111": "selfhosted",
+    "x": "x",
+    "fnames": "farcaster",
+    "hub": "farcaster",
 }
 
 
