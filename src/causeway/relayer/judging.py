@@ -82,6 +82,11 @@ async def judge_at(lane: Lane, kind: UnitKind, units: Sequence[Unit], block: int
     return verdict
 
 
+def settled_only(verdict: Verdict) -> Verdict:
+    """Return what an older block can decide; the rest is decided when it is planned again."""
+    return Verdict(done=verdict.done, other=verdict.other)
+
+
 def _sort(verdict: Verdict, unit: Unit, outcome: Outcome) -> None:
     match outcome:
         case Done():

@@ -90,7 +90,7 @@ class UnitRow(KernelBase):
             postgresql_where=text("state = 'pending'"),
         ),
         Index(None, "unit_key"),
-        Index(None, "tx_id"),
+        Index("ix_relayer_units_bound", "tx_id", postgresql_where=text("state = 'bound'")),
         Index(None, "batch_id"),
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from causeway.relayer import account, ledger
 from causeway.relayer.filing import drop
-from causeway.relayer.judging import carry_out, judge_at
+from causeway.relayer.judging import carry_out, judge_at, settled_only
 from causeway.relayer.kind import UnitKind
 from causeway.relayer.lane import Did, Lane, Sight
 from causeway.relayer.models import AccountRow, TransactionRow, UnitRow
@@ -107,6 +107,6 @@ async def _look_up(lane: Lane, lease: Lease, kind: UnitKind, at: int, did: Did) 
         if not units:
             return
         after = units[-1].id
-        verdict = await judge_at(lane, kind, units, at)
+        verdict = settled_only(await judge_at(lane, kind, units, at))
         async with lane.commit(lease) as session:
             await carry_out(session, lane, kind, units, verdict, did, state="pending")

@@ -53,7 +53,10 @@ _ANSWERS: tuple[tuple[type[Exception], Answer], ...] = (
 
 def meaning(error: Exception) -> Answer:
     """Return what an error of `send_raw` means for the bytes."""
-    return next((answer for kind, answer in _ANSWERS if isinstance(error, kind)), "open")
+    for kind, answer in _ANSWERS:
+        if isinstance(error, kind):
+            return answer
+    return "open"
 
 
 async def send_due(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
@@ -75,10 +78,10 @@ async def send_due(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
 
 def _is_due(lane: Lane, one: Held) -> bool:
     last = one.last
-    if last.state == "rejected":
-        return False  # other bytes take its place
     if last.last_sent_at is None:
         return True
+    if last.state == "rejected":  # other bytes take its place, unless the ceiling forbids it
+        return lane.now() - last.last_sent_at >= timedelta(seconds=lane.settings.resend_most_s)
     if last.sent_at is not None:
         return False
     wait_s = doubled(lane.settings.resend_first_s, last.sends - 1, lane.settings.resend_most_s)
@@ -122,6 +125,9 @@ async def _send(lane: Lane, sight: Sight, lease: Lease, one: Held, did: Did) -> 
             await _stop_for_rival(lane, lease, one)
         elif answer == "funds":
             await account.check_funds(lane, lease, 0)
+        elif answer == "gap":
+            # An earlier one may be gone there: look at once.
+            lane.memory.presence = dict.fromkeys(lane.memory.presence, float("-inf"))
     first = last.sent_at is None
     did.sent += first and answer == "accepted"
     return answer == "accepted"
@@ -154,7 +160,7 @@ async def _record(
             if tx.state == "signed":
                 ledger.move(session, tx, now, "sent", hash=attempt.hash, attempt=attempt.n)
             else:
-                what = "resent" if again else "replacement_sent"
+                what = "replacement_sent" if attempt.sends == 1 else "resent"
                 ledger.record(session, tx, now, what, hash=attempt.hash, attempt=attempt.n)
             return
         reason = f"{type(failure).__name__}: {failure}"[:300]

@@ -120,7 +120,14 @@ def _units() -> None:
         schema=_SCHEMA,
         postgresql_where=sa.text("state = 'pending'"),
     )
-    for column in ("unit_key", "tx_id", "batch_id"):
+    op.create_index(
+        "ix_relayer_units_bound",
+        "relayer_units",
+        ["tx_id"],
+        schema=_SCHEMA,
+        postgresql_where=sa.text("state = 'bound'"),
+    )
+    for column in ("unit_key", "batch_id"):
         op.create_index(f"ix_relayer_units_{column}", "relayer_units", [column], schema=_SCHEMA)
     op.create_table(
         "relayer_transaction_units",

@@ -1,0 +1,215 @@
+"""What pages and commands show of the ledger; no signed bytes are ever among it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.relayer.models import (
+    AccountRow,
+    AttemptRow,
+    EventRow,
+    ReceiptRow,
+    TransactionRow,
+    TransactionUnitRow,
+    UnitRow,
+    WaitRow,
+)
+
+
+@dataclass(frozen=True)
+class UnitView:
+    """A unit as a transaction carried it, and what is known of it now."""
+
+    key: str
+    payload: dict[str, Any]
+    state: str
+    settled_cause: str | None
+    settled_hash: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """Signed bytes by their hash, and what they offered per gas in wei."""
+
+    n: int
+    hash: str
+    tip_wei: int
+    cap_wei: int
+    gas_limit: int
+    is_cancel: bool
+    state: str
+    created_at: datetime
+    sent_at: datetime | None
+    sends: int
+    rejected_reason: str | None
+
+
+@dataclass(frozen=True)
+class ReceiptView:
+    """What the chain says became of it."""
+
+    transaction_hash: str
+    block_number: int
+    block_hash: str
+    status: int
+    gas_used: int
+    effective_gas_price_wei: int
+    l1_fee_wei: int | None
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One line of its story."""
+
+    at: datetime
+    what: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TransactionView:
+    """A transaction with everything that belongs to it."""
+
+    id: UUID
+    app: str
+    kind: str
+    chain_id: int
+    sender: str
+    nonce: int | None
+    to_address: str
+    state: str
+    waiting: str | None
+    error: dict[str, Any] | None
+    gas_limit: int
+    requested_by: str | None
+    created_at: datetime
+    signed_at: datetime | None
+    sent_at: datetime | None
+    mined_at: datetime | None
+    confirmed_at: datetime | None
+    units: tuple[UnitView, ...]
+    attempts: tuple[AttemptView, ...]
+    receipt: ReceiptView | None
+    events: tuple[EventView, ...]
+
+    @property
+    def hash(self) -> str | None:
+        """The hash that was mined, else that of the newest attempt; None before it is signed."""
+        if self.receipt is not None:
+            return self.receipt.transaction_hash
+        return self.attempts[-1].hash if self.attempts else None
+
+
+@dataclass(frozen=True)
+class WaitView:
+    """A kind that waits, and why."""
+
+    app: str
+    kind: str
+    cause: str
+    reason: str
+    since: datetime
+    alerted_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AccountView:
+    """A signing account, as health pages show it. Amounts in wei."""
+
+    chain_id: int
+    sender: str
+    mode: str
+    reason: str | None
+    mode_by: str | None
+    mode_since: datetime
+    balance_wei: int | None
+    needed_wei: int | None
+    base_fee_wei: int | None
+    gas_price_wei: int | None
+    checked_at: datetime | None
+    waits: tuple[WaitView, ...]
+
+
+async def transaction_view(session: AsyncSession, tx_id: UUID) -> TransactionView | None:
+    """Return a transaction with its units, attempts, receipt and story; None if there is none."""
+    tx = await session.get(TransactionRow, tx_id)
+    if tx is None:
+        return None
+    units = await session.execute(
+        select(TransactionUnitRow, UnitRow)
+        .join(UnitRow, UnitRow.id == TransactionUnitRow.unit_id)
+        .where(TransactionUnitRow.tx_id == tx_id)
+        .order_by(TransactionUnitRow.ordinal)
+    )
+    attempts = await session.scalars(
+        select(AttemptRow).where(AttemptRow.tx_id == tx_id).order_by(AttemptRow.n)
+    )
+    events = await session.scalars(
+        select(EventRow).where(EventRow.tx_id == tx_id).order_by(EventRow.id)
+    )
+    receipt = await session.get(ReceiptRow, tx_id)
+    return TransactionView(
+        **_shared(TransactionView, tx),
+        units=tuple(
+            UnitView(
+                carried.unit_key,
+                carried.payload,
+                unit.state,
+                unit.settled_cause,
+                unit.settled_hash,
+                unit.error,
+            )
+            for carried, unit in units.tuples()
+        ),
+        attempts=tuple(AttemptView(**_shared(AttemptView, row)) for row in attempts),
+        receipt=None if receipt is None else ReceiptView(**_shared(ReceiptView, receipt)),
+        events=tuple(EventView(**_shared(EventView, row)) for row in events),
+    )
+
+
+async def transactions_of(
+    session: AsyncSession,
+    app: str,
+    *,
+    states: tuple[str, ...] = (),
+    before: UUID | None = None,
+    limit: int = 50,
+) -> list[TransactionView]:
+    """Return an app's transactions, newest first; `before` is the last id of the page before."""
+    query = select(TransactionRow.id).where(TransactionRow.app == app)
+    if states:
+        query = query.where(TransactionRow.state.in_(states))
+    if before is not None:
+        query = query.where(TransactionRow.id < before)
+    ids = list(await session.scalars(query.order_by(TransactionRow.id.desc()).limit(limit)))
+    found = [await transaction_view(session, tx_id) for tx_id in ids]
+    return [view for view in found if view is not None]
+
+
+async def account_view(session: AsyncSession, chain_id: int, sender: str) -> AccountView | None:
+    """Return an account with the kinds that wait; None when it has never been used."""
+    row = await session.get(AccountRow, (chain_id, sender), populate_existing=True)
+    if row is None:
+        return None
+    waits = await session.scalars(
+        select(WaitRow)
+        .where(WaitRow.chain_id == chain_id, WaitRow.sender == sender)
+        .order_by(WaitRow.app, WaitRow.kind)
+    )
+    return AccountView(
+        **_shared(AccountView, row),
+        waits=tuple(WaitView(**_shared(WaitView, wait)) for wait in waits),
+    )
+
+
+def _shared(view: Any, row: object) -> dict[str, Any]:
+    """Return the row's values for the fields that a view and its row have in common."""
+    names = [one.name for one in fields(view)]
+    return {name: getattr(row, name) for name in names if hasattr(row, name)}
