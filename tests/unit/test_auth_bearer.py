@@ -47,7 +47,7 @@ def test_others_do_not_pass_without_a_token_whatever_they_say(peer: str | None) 
         {"authorization": "Bearer "},
         {"authorization": "Bearer None"},
     ):
-        with pytest.raises(NotAllowed):
+        with pytest.raises(NotAllowed, match="only from this machine"):
             check_admin(request(peer, **headers), None)
 
 
