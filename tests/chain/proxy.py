@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any, cast
@@ -44,6 +44,8 @@ class FaultProxy:
         self.errors: dict[str, tuple[int, str, Any]] = {}
         #: Breaks the connection after passing the call on, or before.
         self.breaks: str | None = None
+        #: Done before the next requests are answered, one for each; None: nothing.
+        self.meanwhile: list[Callable[[], Awaitable[object]] | None] = []
         self.calls: Counter[str] = Counter()
         self.requests = 0
         self._texts = cycle(REFUSALS)
@@ -56,6 +58,9 @@ class FaultProxy:
         calls = cast("list[dict[str, Any]]", body if isinstance(body, list) else [body])
         for call in calls:
             self.calls[call["method"]] += 1
+        doing = self.meanwhile.pop(0) if self.meanwhile else None
+        if doing is not None:
+            await doing()
         if self.breaks == "before":
             assert request.transport is not None
             request.transport.abort()

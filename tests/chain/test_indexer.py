@@ -276,6 +276,18 @@ async def test_logs_of_another_branch_are_never_applied(
         await chain.close()
 
 
+async def test_a_log_that_is_sent_twice_is_one_fact(
+    database: Database, anvil: AnvilNode, book: Book, ledger: Ledger, chain: EvmChain
+) -> None:
+    await ledger.block(put(1, 1), put(2, 2))
+    async with fault_proxy(anvil.url) as proxy:
+        proxy.lies["eth_getLogs"] = lambda logs: [*logs, *logs]
+        twice = chain_at(proxy.url, anvil.chain_id)
+        await settle(Indexer(database, twice, book.source("ledger", ledger.address, 1)))
+        await twice.close()
+    await assert_as_fresh(database, chain, book, ledger.address)
+
+
 async def test_a_provider_that_ignores_the_filter_adds_nothing(
     database: Database, anvil: AnvilNode, book: Book, ledger: Ledger, chain: EvmChain
 ) -> None:

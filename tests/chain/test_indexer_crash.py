@@ -48,7 +48,18 @@ async def index(
             await process.wait()
 
 
-@pytest.mark.parametrize("fault", FORWARD)
+#: The second pass is below finality, the fourth above it.
+KILLS = [
+    ("indexing.moved", 2),
+    ("indexing.before_commit", 4),
+    ("indexing.after_commit", 2),
+    pytest.param("indexing.moved", 4, marks=pytest.mark.long),
+    pytest.param("indexing.before_commit", 2, marks=pytest.mark.long),
+    pytest.param("indexing.after_commit", 4, marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize(("fault", "passes"), KILLS)
 async def test_facts_are_applied_once_when_killed_in_mid_range(
     database: Database,
     database_url: str,
@@ -57,16 +68,15 @@ async def test_facts_are_applied_once_when_killed_in_mid_range(
     ledger: Ledger,
     anvil: AnvilNode,
     fault: str,
+    passes: int,
 ) -> None:
     for n in range(8):
         await ledger.block(put(n % 3, n), *([drop(n % 3)] if n % 4 == 3 else []))
     await ledger.mine(64)
     for n in range(8):
         await ledger.block(put(n % 3, 50 + n), put(7, n))
-    # Killed once below finality and once above it.
-    for passes in (2, 4):
-        ended = await index(database_url, anvil, ledger, f"{fault}:{passes}", 5)
-        assert ended == -signal.SIGKILL
+    ended = await index(database_url, anvil, ledger, f"{fault}:{passes}", 5)
+    assert ended == -signal.SIGKILL
     await settle(Indexer(database, chain, book.source("ledger", ledger.address, 1), max_range=5))
     await assert_as_fresh(database, chain, book, ledger.address)
 

@@ -62,6 +62,9 @@ class Story:
     async def steps_at_once(self) -> None:
         await asyncio.gather(*(one.step() for one in self.indexers))
 
+    async def reorg_meanwhile(self) -> None:
+        await asyncio.gather(self.reorg(), *(one.step() for one in self.indexers))
+
     async def crash(self) -> None:
         """Cancel a step somewhere on its way."""
         task = asyncio.create_task(self.chance.choice(self.indexers).step())
@@ -77,6 +80,7 @@ class Story:
             *[self.reorg] * 3,
             self.shrink,
             self.steps_at_once,
+            self.reorg_meanwhile,
             self.crash,
         ]
         for _ in range(length):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.base.errors import ChainBehind
 from causeway.chains.evm.chain import EvmChain
 from causeway.indexing.indexer import Indexer
 from causeway.indexing.reorg import ReorgTooDeep
@@ -249,3 +252,31 @@ async def test_many_at_once_undo_and_apply_once(
         await ledger.reorg(depth, [(put(depth, 1), 0)])
         await asyncio.gather(*(settle(one) for one in several))
     await assert_as_fresh(database, chain, book, ledger.address)
+
+
+@pytest.mark.parametrize("max_range", [3, 100])
+@pytest.mark.parametrize("request_number", range(5))
+async def test_a_reorg_between_two_questions_is_noticed(
+    database: Database,
+    anvil: AnvilNode,
+    book: Book,
+    ledger: Ledger,
+    request_number: int,
+    max_range: int,
+) -> None:
+    async with fault_proxy(anvil.url) as proxy:
+        chain = chain_at(proxy.url, anvil.chain_id)
+        source = book.source("ledger", ledger.address, 1)
+        one = Indexer(database, chain, source, max_range=max_range, patience_s=0.0)
+        await fill(ledger, 6)
+        await settle(one)
+        await fill(ledger, 6)
+        reorg = partial(ledger.reorg, 8, [(put(1, 99), 0), (drop(2), 5), (put(3, 1), 7)])
+        proxy.meanwhile = [*[None] * request_number, reorg]
+        async with asyncio.timeout(20):
+            while proxy.meanwhile:
+                with suppress(ChainBehind):
+                    await one.step()
+        await settle(one)
+        await assert_as_fresh(database, chain, book, ledger.address)
+        await chain.close()
