@@ -84,7 +84,7 @@ async def test_a_reset_cuts_the_connection_before_anything_is_done(
     counts = sandbox.counts()
     assert counts.paid() == 0
     assert sum(counts.requests["replicate"].values()) == 1
-    assert (await generate(sandbox.replicate_url, http)).status_code == 202
+    assert (await generate(sandbox.replicate_url, http)).is_success
 
 
 async def test_a_reset_is_a_reset_for_the_socket(sandbox: SandboxServer) -> None:
@@ -215,6 +215,8 @@ async def test_the_controls_work_over_http(
     added = await http.post(f"{control}/faults", json=fault)
     assert (added.status_code, added.json()["id"]) == (201, 1)
     assert [(await hello(sandbox, http)).status_code for _ in range(2)] == [500, 500]
+    elsewhere = f"{sandbox.pinata_url}/pinning/unpin/x"
+    assert (await http.delete(elsewhere, headers=PINATA)).status_code == 400
     (listed,) = (await http.get(f"{control}/faults")).json()
     assert (listed["kind"], listed["hits"]) == ("status", 2)
     assert (await http.delete(f"{control}/faults")).status_code == 204
@@ -229,11 +231,17 @@ async def test_the_controls_work_over_http(
         assert (await http.post(f"{control}/faults", json=document)).status_code == 422
 
     counts = (await http.get(f"{control}/counts")).json()
-    assert counts["requests"] == {"pinata": {"GET /pinata/data/testAuthentication": 3}}
+    assert counts["requests"] == {
+        "pinata": {
+            "GET /pinata/data/testAuthentication": 3,
+            "DELETE /pinata/pinning/unpin/{cid}": 1,
+        }
+    }
     entries = (await http.get(f"{control}/log")).json()
     assert [(entry["status"], entry["fault"]) for entry in entries] == [
         (500, "status"),
         (500, "status"),
+        (400, None),
         (200, None),
     ]
     assert entries[0]["headers"]["authorization"] == "[redacted]"
@@ -296,6 +304,24 @@ async def test_stopping_does_not_wait_for_anybody(http: httpx2.AsyncClient) -> N
     assert time.monotonic() - started < 1
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, httpx2.TransportError) for result in results)
+
+
+async def test_a_client_that_leaves_while_sending_is_no_error(
+    sandbox: SandboxServer, http: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
+    writer.write(
+        b"POST /pinata/pinning/pinJSONToIPFS HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+        b"Authorization: Bearer sandbox.pinata.jwt\r\n\r\n{"
+    )
+    await writer.drain()
+    deadline = time.monotonic() + 5
+    while not sandbox.log():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+    writer.close()
+    assert (await hello(sandbox, http)).status_code == 200
+    assert (sandbox.counts().uploads, caplog.records) == (0, [])
 
 
 async def test_a_taken_port_is_an_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from typing import Any
@@ -172,6 +173,16 @@ async def test_too_large_a_file_is_refused_before_it_is_read(
     sandbox.settings.pinata_max_bytes = 1000
     answer = await pin_file(sandbox, http, bytes(2000))
     assert (answer.status_code, answer.headers["content-type"][:9]) == (413, "text/html")
+    reader, writer = await asyncio.open_connection("127.0.0.1", sandbox.port)
+    writer.write(
+        b"POST /pinata/pinning/pinFileToIPFS HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n"
+        b"Authorization: Bearer sandbox.pinata.jwt\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    # Not a byte of the body was sent.
+    line = await asyncio.wait_for(reader.readline(), 5)
+    assert line.startswith(b"HTTP/1.1 413 ")
+    writer.close()
 
 
 async def test_pins_are_listed_and_removed(
@@ -204,6 +215,8 @@ async def test_pins_are_listed_and_removed(
     assert [row["ipfs_pin_hash"] for row in await listed(status="unpinned")] == [cid]
     # Pinned anew it is no duplicate.
     assert "isDuplicate" not in (await pin_file(sandbox, http, b"2")).json()
+    assert (await pin_file(sandbox, http, b"2")).json()["isDuplicate"] is True
+    assert len(await listed(status="pinned")) == 3
 
 
 async def test_requests_are_limited_per_minute(

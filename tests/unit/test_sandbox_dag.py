@@ -116,6 +116,13 @@ def test_a_car_holds_the_root_and_every_block() -> None:
     assert all(block in archive for block in dag.blocks.values())
 
 
+def test_a_car_holds_a_repeated_block_once() -> None:
+    dag = build(bytes(10 * 262144), KUBO_V1)
+    assert len(dag.blocks) == 2
+    assert read(dag.root, dag.blocks.get) == bytes(10 * 262144)
+    assert len(car(dag.root, dag.blocks.get)) < 2 * 262144
+
+
 def test_a_missing_block_is_an_error_not_a_shorter_file() -> None:
     dag = build(linear_congruential(600_000), UNIXFS_V1_2025)
     assert len(dag.blocks) == 1

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Response
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -111,11 +111,13 @@ class Gate:
             await send(message)
 
         fault = self._world.faults.take(service, scope["method"], scope["path"], wire=True)
-        if fault is None:
-            await self._app(scope, receive, noting)
-        else:
-            entry.fault = fault.kind
-            await self._misbehave(fault, entry, scope, receive, noting)
+        # A client that leaves in the middle of its upload is nobody's error here.
+        with contextlib.suppress(ClientDisconnect):
+            if fault is None:
+                await self._app(scope, receive, noting)
+            else:
+                entry.fault = fault.kind
+                await self._misbehave(fault, entry, scope, receive, noting)
 
     async def _misbehave(
         self, fault: Fault, entry: Entry, scope: Scope, receive: Receive, send: Send
