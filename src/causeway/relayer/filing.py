@@ -77,11 +77,13 @@ async def file(
             raise InvalidInput(f"the unit {request.key!r} is filed with two payloads at once")
     if not by_key:
         return Filed((), (), ())
-    # In the order of keys, so that two filings never wait for each other in a circle.
+    # Ids in the order of the requests, which is the order they travel in; rows in the order of
+    # keys, so that two filings never wait for each other in a circle.
+    ids = dict(zip(by_key, sorted(uuid7() for _ in by_key), strict=True))
     statement = insert(UnitRow).values(
         [
             {
-                "id": uuid7(),
+                "id": ids[key],
                 "app": kind.app,
                 "kind": kind.name,
                 "chain_id": chain_id,
@@ -115,7 +117,7 @@ async def file(
             UnitRow.unit_key, UnitRow.state, literal_column("xmax = 0", Boolean).label("is_new")
         )
     )
-    became = {key: "new" if new else state for key, state, new in rows.tuples()}
+    became = {key: "new" if new else state for key, state, new in rows}
     await notify(session)
     return Filed(
         new=tuple(key for key in by_key if became[key] == "new"),

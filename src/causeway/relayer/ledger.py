@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,9 +10,10 @@ from uuid import UUID
 
 import structlog
 from prometheus_client import Counter, Histogram
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from causeway.relayer.kind import Carrier, SettledBatch, Unit, UnitKind
 from causeway.relayer.lane import Lane
@@ -68,18 +69,26 @@ class Held:
         return self.attempts[-1]
 
 
+def after_commit(session: AsyncSession, tell: Callable[[], None]) -> None:
+    """Have something told to logs and metrics once this transaction is committed, not before."""
+
+    def committed(_session: Session) -> None:
+        tell()
+
+    event.listen(session.sync_session, "after_commit", committed, once=True)
+
+
 def record(
     session: AsyncSession, tx: TransactionRow, at: datetime, what: str, **detail: object
 ) -> None:
     """Add a line to the transaction's story, and to the log."""
     session.add(EventRow(tx_id=tx.id, at=at, what=what, detail=detail))
-    _log.info(
-        f"relayer_{what}",
-        transaction_id=str(tx.id),
-        kind=f"{tx.app}.{tx.kind}",
-        nonce=tx.nonce,
-        **detail,
-    )
+    said: dict[str, object] = {
+        "transaction_id": str(tx.id),
+        "kind": f"{tx.app}.{tx.kind}",
+        "nonce": tx.nonce,
+    }
+    after_commit(session, lambda: _log.info(f"relayer_{what}", **said | detail))
 
 
 def move(
@@ -97,7 +106,8 @@ def move(
     stamp = _STAMPS.get(state)
     if stamp is not None:
         setattr(tx, stamp, at)
-    _MOVES.labels(f"{tx.app}.{tx.kind}", state).inc()
+    counter = _MOVES.labels(f"{tx.app}.{tx.kind}", state)
+    after_commit(session, counter.inc)
     record(session, tx, at, state, **detail)
 
 
@@ -213,7 +223,7 @@ async def bound_units(session: AsyncSession, tx_id: UUID, *, lock: bool = False)
     )
     if lock:
         query = query.with_for_update(of=UnitRow)
-    return [unit_of(row, payload) for row, payload in (await session.execute(query)).tuples()]
+    return [unit_of(row, payload) for row, payload in (await session.execute(query))]
 
 
 async def locked_units(
@@ -248,10 +258,21 @@ async def settle(
             row.error = f"the chain holds another value: {batch.values[unit.key]}"
         row.tx_id = batch.tx.id if batch.tx is not None else None
         row.updated_at = at
-        _UNITS.labels(kind.label, "settled").inc()
-        _SECONDS.labels(kind.label).observe(max(0.0, (at - row.created_at).total_seconds()))
+    seconds = [(at - rows[unit.id].created_at).total_seconds() for unit in batch.units]
+    after_commit(session, lambda: _count_settled(kind, seconds))
     await session.flush()
     await kind.on_settled(session, batch)
+
+
+def _count_settled(kind: UnitKind, seconds: Sequence[float]) -> None:
+    for one in seconds:
+        _UNITS.labels(kind.label, "settled").inc()
+        _SECONDS.labels(kind.label).observe(max(0.0, one))
+
+
+def _tell_failed(kind: UnitKind, unit: Unit, reason: str) -> None:
+    _UNITS.labels(kind.label, "failed").inc()
+    _log.warning("relayer_unit_failed", kind=kind.label, unit_key=unit.key, reason=reason)
 
 
 async def fail(
@@ -263,8 +284,7 @@ async def fail(
     row.error = reason[:1000]
     row.tx_id = None
     row.updated_at = at
-    _UNITS.labels(kind.label, "failed").inc()
-    _log.warning("relayer_unit_failed", kind=kind.label, unit_key=unit.key, reason=reason)
+    after_commit(session, lambda: _tell_failed(kind, unit, reason))
     await session.flush()
     if kind.on_failed is not None:
         await kind.on_failed(session, unit, reason)

@@ -103,7 +103,7 @@ async def _may_plan(session: AsyncSession, lane: Lane, kind: UnitKind, *, waitin
         .group_by(TransactionRow.app, TransactionRow.kind, TransactionRow.state)
     )
     under_way = 0
-    for app, name, state, count in counts.tuples():
+    for app, name, state, count in counts:
         if state == "planned" and (app, name) == (kind.app, kind.name):
             return False  # the next ones wait, and travel together
         under_way += count

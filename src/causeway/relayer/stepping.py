@@ -94,7 +94,7 @@ async def _has_work(lane: Lane) -> bool:
             .where(*ours, TransactionRow.state.in_(_STATES))
             .group_by(TransactionRow.state)
         )
-        by_state = dict(counts.tuples().all())
+        by_state = dict(counts.all())
         pending = await session.execute(
             select(
                 UnitRow.app,
@@ -105,7 +105,7 @@ async def _has_work(lane: Lane) -> bool:
             .where(UnitRow.state == "pending", UnitRow.chain_id == lane.chain.chain_id)
             .group_by(UnitRow.app, UnitRow.kind)
         )
-        by_kind = {(app, name): (all_, due) for app, name, all_, due in pending.tuples()}
+        by_kind = {(app, name): (all_, due) for app, name, all_, due in pending}
         row = await ledger.account(session, lane)
         reviewing = await session.scalar(
             select(UnitRow.id)

@@ -166,7 +166,7 @@ async def transaction_view(session: AsyncSession, tx_id: UUID) -> TransactionVie
                 unit.settled_hash,
                 unit.error,
             )
-            for carried, unit in units.tuples()
+            for carried, unit in units
         ),
         attempts=tuple(AttemptView(**_shared(AttemptView, row)) for row in attempts),
         receipt=None if receipt is None else ReceiptView(**_shared(ReceiptView, receipt)),
