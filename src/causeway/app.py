@@ -42,6 +42,10 @@ class ChainConfig:
     name: str
     chain_id: int
     rpc_urls: tuple[SecretStr, ...]
+    #: Between two looks at the head, seconds.
+    poll_s: float = 2.0
+    #: Blocks asked for at once, at most.
+    log_range: int = 2000
 
 
 @dataclass(frozen=True)

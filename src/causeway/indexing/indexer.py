@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,8 +144,13 @@ class Indexer:
                 raise ChainBehind(f"block {to_block} is not applied: {why}")
             await self._clock.sleep(_LOOK_AGAIN_S)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Follow the chain until `stop` is set. Outlives every failure, with growing pauses."""
+    async def run(
+        self, stop: asyncio.Event, *, on_facts: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Follow the chain until `stop` is set. Outlives every failure, with growing pauses.
+
+        `on_facts` is called after each commit that applied or undid anything.
+        """
         failures = 0
         while not stop.is_set():
             self._woken.clear()
@@ -155,6 +161,8 @@ class Indexer:
                 await self._wait(stop, await self._failed(error, failures))
                 continue
             failures = 0
+            if on_facts is not None and (progress.facts or progress.undone):
+                await on_facts()
             if not progress.behind and not progress.undone:
                 await self._wait(stop, self._poll_interval_s)
 
@@ -240,8 +248,6 @@ class Indexer:
                     noted = fact.block.number
                     await undo.note_changes(session, name, noted)
                 await self._handlers[fact.log.topics[0]](session, fact)
-            if noted is not None:
-                await undo.note_changes(session, name, None)
             if final_number > here.final_number or not stretch.replaceable:
                 await checkpoints.drop_blocks(
                     session, name, below=min(final_number, stretch.last.number)

@@ -16,12 +16,16 @@ from causeway.chains.evm.chain import EvmChain
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
 from causeway.indexing.indexer import Indexer
 from causeway.pipelines.bells import Bells
+from causeway.relayer.lane import RelayerSettings
 from causeway.relayer.relayer import Relayer
 from causeway.store import migrate
 from causeway.store.embedded import EmbeddedPostgres
 from causeway.store.engine import Database
 
 log = structlog.get_logger(__name__)
+
+#: Another process takes a dead relayer's work over after this, seconds.
+RELAYER_LEASE_S = 6.0
 
 
 @dataclass
@@ -106,7 +110,8 @@ async def _context(
 ) -> AnyContext:
     services: Any = await stack.enter_async_context(app.services(settings))
     chains: dict[str, EvmChain] = {}
-    for config in app.chains(settings):
+    configs = {config.name: config for config in app.chains(settings)}
+    for config in configs.values():
         chains[config.name] = await _chain(stack, config)
 
     async def ring(stage: str) -> None:
@@ -123,13 +128,27 @@ async def _context(
     )
     if app.sources is not None:
         for source in await app.sources(ctx):
+            config = configs[source.chain]
             ctx.indexers[source.name] = Indexer(
-                installation.database, chains[source.chain], source
+                installation.database,
+                chains[source.chain],
+                source,
+                poll_interval_s=config.poll_s,
+                max_range=config.log_range,
             )
     if app.signers is not None:
         for signer in app.signers(ctx):
             ctx.relayers[signer.chain] = Relayer(
-                installation.database, chains[signer.chain], signer.signer, signer.kinds
+                installation.database,
+                chains[signer.chain],
+                signer.signer,
+                signer.kinds,
+                settings=RelayerSettings(
+                    poll_s=configs[signer.chain].poll_s,
+                    poll_only=installation.kernel.poll_only
+                    or not installation.database.has_own_session,
+                    lease_s=RELAYER_LEASE_S,
+                ),
             )
     return ctx
 

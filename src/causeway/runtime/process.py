@@ -63,7 +63,7 @@ async def _run(
         log.info(
             "started",
             apps=[app.name for app in apps],
-            api=None if listening is None else "http://%s:%d" % listening.getsockname()[:2],
+            api=None if listening is None else _address_of(listening),
             worker=worker,
             pid=os.getpid(),
         )
@@ -71,10 +71,15 @@ async def _run(
         log.info("stopping", grace_s=kernel.grace_s)
 
 
+def _address_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """Bind at once, so that a taken port is the first thing said."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that answers are not delayed
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -102,15 +107,9 @@ async def serving(
         lifespan="off",
     )
     server = uvicorn.Server(config)
-    # Signals are ours: both parts stop together.
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined, method-assign]
-    server.capture_signals = _no_signals  # type: ignore[method-assign]
-    task = asyncio.create_task(server.serve(sockets=[listening]))
+    # `_serve` is `serve` without the signal handlers: signals are ours, both parts stop together.
+    task = asyncio.create_task(server._serve([listening]))
     try:
-        while not server.started and not task.done():
-            await asyncio.sleep(0.01)
-        if task.done():
-            await task
         yield
     finally:
         server.should_exit = True

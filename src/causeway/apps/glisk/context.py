@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 
 from causeway.app import Context, context_of
 from causeway.apps.glisk.generators import Generators
+from causeway.apps.glisk.linking_farcaster import FarcasterLinker
+from causeway.apps.glisk.linking_x import XClient
 from causeway.apps.glisk.pinning import Pinner
 from causeway.apps.glisk.repositories import GliskUnitOfWork
 from causeway.apps.glisk.settings import GliskSettings
@@ -21,6 +23,8 @@ class Services:
 
     generators: Generators
     pinner: Pinner | None
+    x: XClient | None
+    farcaster: FarcasterLinker
 
 
 GliskContext = Context[GliskSettings, Services]

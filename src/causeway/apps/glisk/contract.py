@@ -41,9 +41,9 @@ async def look_at(
     for place, token_id in enumerate(token_ids):
         owner, author, revealed = answers[place * 3 : place * 3 + 3]
         looks[token_id] = Look(
-            owner=_one(abi, "ownerOf", owner),
-            author=_one(abi, "tokenPromptAuthor", author),
-            revealed=_one(abi, "isRevealed", revealed) == "True",
+            owner=_text(_one(abi, "ownerOf", owner)),
+            author=_text(_one(abi, "tokenPromptAuthor", author)),
+            revealed=_one(abi, "isRevealed", revealed) is True,
         )
     return looks
 
@@ -56,12 +56,17 @@ async def uris_of(
     calls = [(contract, abi.encode("tokenURI", i)) for i in token_ids]
     answers = await chain.call_many(calls, at) if calls else []
     return {
-        token_id: _one(abi, "tokenURI", answer)
+        token_id: _text(_one(abi, "tokenURI", answer))
         for token_id, answer in zip(token_ids, answers, strict=True)
     }
 
 
-def _one(abi: Abi, function: str, answer: bytes | TransactionReverted) -> str | None:
+def _one(abi: Abi, function: str, answer: bytes | TransactionReverted) -> object | None:
+    """Return a function's one result, None when the call reverted: the token is not there."""
     if isinstance(answer, TransactionReverted):
         return None
-    return str(abi.decode_result(function, answer)[0])
+    return abi.decode_result(function, answer)[0]
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)

@@ -23,7 +23,7 @@ HEARTBEATS = Counter("causeway_glisk_webhook_heartbeats_total", "Deliveries with
 #: How long a delivery may wait for its block to be read, seconds.
 PATIENCE_S = 2.5
 
-NOTHING = {"status": "success", "message": "no matching events", "events": []}
+NOTHING: dict[str, Any] = {"status": "success", "message": "no matching events", "events": []}
 
 
 async def take(ctx: GliskContext, delivery: Delivery) -> tuple[int, dict[str, Any]]:

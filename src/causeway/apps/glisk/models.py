@@ -375,6 +375,15 @@ class RecoveryRequest(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
 
+class FarcasterNonce(Base):
+    """A nonce of a Farcaster text that was used: it is good once."""
+
+    __tablename__ = "farcaster_nonces"
+
+    nonce: Mapped[str] = mapped_column(Text, primary_key=True)
+    used_at: Mapped[datetime] = _now()
+
+
 def table(model: type[Base]) -> Table[Any]:
     """Return the Core table of a model."""
     return cast("Table[Any]", model.__table__)

@@ -6,18 +6,17 @@ write to derived tables is undone by the kernel when its block is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextvars import ContextVar
-from importlib.resources import files
 from typing import Any
 
 import structlog
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.glisk.context import GliskContext
+from causeway.apps.glisk.contract import contract_abi
 from causeway.apps.glisk.metadata import prompt_sha256
 from causeway.apps.glisk.models import (
     DERIVED,
@@ -31,10 +30,11 @@ from causeway.apps.glisk.models import (
 )
 from causeway.apps.glisk.repositories import AuthorRepository
 from causeway.apps.glisk.units import CHAIN
-from causeway.base.errors import Bug
+from causeway.base.clock import SYSTEM_CLOCK, Clock
+from causeway.base.errors import Bug, ConfigurationError
 from causeway.base.ids import uuid7
-from causeway.chains.evm.abi import Abi
-from causeway.indexing.source import Fact, Source
+from causeway.indexing.source import Fact, Source, Undone, find_deployment_block
+from causeway.relayer.filing import withdraw
 
 log = structlog.get_logger(__name__)
 
@@ -46,25 +46,19 @@ MAX_TOKEN_ID = 2**53 - 1
 via: ContextVar[str] = ContextVar("glisk_via", default="reader")
 
 
-def contract_abi() -> Abi:
-    """Return the contract's ABI."""
-    content = files("causeway.apps.glisk").joinpath("abi.json").read_text()
-    return Abi.from_json(json.loads(content))
-
-
 async def sources(ctx: GliskContext) -> Sequence[Source]:
     """Return the one source: the contract's events of season 0."""
     contract = ctx.settings.contract
-    if contract is None:
+    if contract is None or CHAIN not in ctx.chains:
         return ()
-    handlers = Handlers(ctx.settings.author_of_nobody)
+    handlers = Handlers(ctx.settings.author_of_nobody, ctx.clock)
     return (
         Source(
             name=SOURCE,
             chain=CHAIN,
             abi=contract_abi(),
             addresses=(contract,),
-            start_block=ctx.settings.first_block,
+            start_block=await _first_block(ctx, contract),
             handlers={
                 "BatchMinted": handlers.batch_minted,
                 "TokensRevealed": handlers.tokens_revealed,
@@ -75,15 +69,37 @@ async def sources(ctx: GliskContext) -> Sequence[Source]:
                 "AuthorClaimed": handlers.author_claimed,
             },
             derived=DERIVED,
+            on_undone=handlers.undone,
         ),
     )
+
+
+async def _first_block(ctx: GliskContext, contract: str) -> int:
+    """Return where reading begins: as set, as known, as before, or found on the chain."""
+    if ctx.settings.first_block is not None:
+        return ctx.settings.first_block
+    async with ctx.database.sessions() as session:
+        before = await session.scalar(
+            text("SELECT start_block FROM causeway.checkpoints WHERE source = :source"),
+            {"source": SOURCE},
+        )
+    if before is not None:
+        return int(before)
+    found = await find_deployment_block(ctx.chains[CHAIN], contract)
+    if found is None:
+        raise ConfigurationError(
+            f"GLISK_NFT_CONTRACT_ADDRESS: there is no contract at {contract} on chain "
+            f"{ctx.settings.chain_id}"
+        )
+    return found
 
 
 class Handlers:
     """One method a fact: fact in, rows out."""
 
-    def __init__(self, author_of_nobody: str) -> None:
+    def __init__(self, author_of_nobody: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._author_of_nobody = author_of_nobody
+        self._clock = clock
 
     async def batch_minted(self, session: AsyncSession, fact: Fact) -> None:
         """Tokens exist: their author, their mint event and one row each, in `detected`."""
@@ -194,6 +210,21 @@ class Handlers:
             )
         await session.execute(delete(KeptWork).where(KeptWork.token_id.in_(ids)))
 
+    async def undone(self, session: AsyncSession, undone: Undone) -> None:
+        """Take back reveals that were owed for tokens a reorganisation took away or changed."""
+        keys = await session.scalars(
+            text(
+                "SELECT u.unit_key FROM causeway.relayer_units u WHERE u.app = 'glisk' "
+                "AND u.state IN ('pending', 'bound') AND NOT EXISTS (SELECT FROM glisk.tokens_s0 t "
+                "WHERE t.token_id = CAST(u.payload->>'token_id' AS bigint) "
+                "AND t.mint_block_hash = u.payload->>'mint_block_hash')"
+            )
+        )
+        orphaned = list(keys)
+        if orphaned:
+            await withdraw(session, orphaned, now=self._clock.now())
+            log.warning("reveals_withdrawn", units=len(orphaned), from_block=undone.first)
+
     async def tokens_revealed(self, session: AsyncSession, fact: Fact) -> None:
         """Somebody revealed these tokens: their work in hand is dropped.
 
@@ -278,8 +309,3 @@ WORK_DEFAULTS: dict[str, Any] = {
     "generation_seed": None,
     "generation_model": None,
 }
-
-
-async def known_tokens(session: AsyncSession) -> int:
-    """Return the highest token id known, 0 when there is none."""
-    return int(await session.scalar(select(func.max(Token.token_id))) or 0)

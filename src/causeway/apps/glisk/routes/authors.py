@@ -49,10 +49,16 @@ async def challenge(
 @router.post("/prompt")
 async def set_prompt(ctx: Ctx, body: PromptBody) -> dict[str, Any]:
     """Set the prompt of later mints."""
-    await linking.check_signature(
-        ctx, body.wallet_address, "prompt", body.message, body.signature, payload=body.prompt_text
-    )
     async with unit_of_work(ctx) as uow:
+        await linking.check_signature(
+            ctx,
+            uow,
+            body.wallet_address,
+            "prompt",
+            body.message,
+            body.signature,
+            payload=body.prompt_text,
+        )
         await uow.authors.set_prompt(body.wallet_address, body.prompt_text)
         await uow.commit()
     return {"success": True, "has_prompt": True}
@@ -61,7 +67,11 @@ async def set_prompt(ctx: Ctx, body: PromptBody) -> dict[str, Any]:
 @router.post("/x/auth/start")
 async def x_start(ctx: Ctx, body: LinkStartBody) -> dict[str, str]:
     """Start linking an X account; the browser goes to the address returned."""
-    await linking.check_signature(ctx, body.wallet_address, "x", body.message, body.signature)
+    async with unit_of_work(ctx) as uow:
+        await linking.check_signature(
+            ctx, uow, body.wallet_address, "x", body.message, body.signature
+        )
+        await uow.commit()
     return {"authorization_url": await linking.start_x(ctx, body.wallet_address)}
 
 
@@ -79,17 +89,20 @@ async def x_callback(
 @router.post("/farcaster/link")
 async def link_farcaster(ctx: Ctx, body: FarcasterBody) -> dict[str, Any]:
     """Link a Farcaster account that both wallets signed for."""
-    await linking.check_signature(
-        ctx, body.wallet_address, "farcaster", body.wallet_message, body.wallet_signature
-    )
-    username = await linking.link_farcaster(
-        ctx,
-        body.wallet_address,
-        body.farcaster_message,
-        body.farcaster_signature,
-        body.fid,
-        body.username,
-    )
+    async with unit_of_work(ctx) as uow:
+        await linking.check_signature(
+            ctx, uow, body.wallet_address, "farcaster", body.wallet_message, body.wallet_signature
+        )
+        username = await linking.link_farcaster(
+            ctx,
+            uow,
+            body.wallet_address,
+            body.farcaster_message,
+            body.farcaster_signature,
+            body.fid,
+            body.username,
+        )
+        await uow.commit()
     return {"success": True, "username": username, "fid": body.fid}
 
 

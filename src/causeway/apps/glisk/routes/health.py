@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from causeway.apps.glisk import health
+from causeway.apps.glisk import health as status
 from causeway.apps.glisk.context import Ctx
 
 log = structlog.get_logger(__name__)
@@ -37,22 +37,22 @@ async def _answer(call: Any) -> JSONResponse:
 @router.get("")
 async def overall(ctx: Ctx) -> JSONResponse:
     """Say whether all is well, degraded (and by what), or the database is away."""
-    return await _answer(health.overall(ctx))
+    return await _answer(status.overall(ctx))
 
 
 @router.get("/blockchain")
 async def blockchain(ctx: Ctx) -> JSONResponse:
     """Say how far the chain has been read and what the keeper has."""
-    return await _answer(health.blockchain(ctx))
+    return await _answer(status.blockchain(ctx))
 
 
 @router.get("/workers")
 async def workers(ctx: Ctx) -> JSONResponse:
     """Say what each stage has in hand and waiting, and since when."""
-    return await _answer(health.workers(ctx))
+    return await _answer(status.workers(ctx))
 
 
 @router.get("/metrics")
-async def metrics(ctx: Ctx) -> JSONResponse:
+async def figures(ctx: Ctx) -> JSONResponse:
     """Return the figures of the last day."""
-    return await _answer(health.figures(ctx))
+    return await _answer(status.figures(ctx))

@@ -66,9 +66,7 @@ async def replicate(request: Request, ctx: Ctx) -> dict[str, str]:
     """Take Replicate's word that a prediction has ended, as a hint to look sooner."""
     body = await _body(request)
     secret = ctx.settings.replicate_webhook_secret
-    check_standard_webhook(
-        [secret] if secret else [], request.headers, body, now=ctx.clock.now()
-    )
+    check_standard_webhook([secret] if secret else [], request.headers, body, now=ctx.clock.now())
     if ctx.ring is not None:
         await ctx.ring("image")
     return {"status": "accepted"}

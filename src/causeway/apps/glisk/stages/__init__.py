@@ -24,6 +24,7 @@ def stages(settings: GliskSettings) -> Sequence[Stage[Any]]:
         "max_attempts": settings.glisk_max_attempts,
         "poll_interval_s": settings.worker_poll_interval,
         "order_by": ("mint_timestamp", "token_id"),
+        "waits_since": "mint_timestamp",
     }
     return (
         Stage(

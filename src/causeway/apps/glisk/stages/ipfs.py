@@ -105,12 +105,13 @@ class Uploads:
             )
         cid, profile = known
         async with self._ctx.database.transaction() as session:
-            kept = await session.execute(
+            kept = await session.scalar(
                 update(Token)
                 .where(Token.token_id == self._token_id, Token.fence == self._claim.fence)
                 .values(image_cid=cid, image_cid_profile=profile)
+                .returning(Token.token_id)
             )
-            if not kept.rowcount:
+            if kept is None:
                 raise LeaseLost(f"token {self._token_id} is not ours any more")
         return cid
 

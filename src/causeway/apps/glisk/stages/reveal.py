@@ -18,13 +18,14 @@ from causeway.apps.glisk.context import GliskContext, unit_of_work
 from causeway.apps.glisk.contract import Look, look_at
 from causeway.apps.glisk.metadata import token_uri
 from causeway.apps.glisk.models import RevealRequest, Token, TokenStatus
+from causeway.apps.glisk.reveals import reveal_kind, same_author
 from causeway.apps.glisk.units import CHAIN, REVEAL, unit_key
 from causeway.base.faults import fault_point
 from causeway.base.ids import uuid7
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.protocol import Finality
 from causeway.pipelines import control
-from causeway.relayer.relayer import UnitRequest
+from causeway.relayer.kind import UnitRequest
 from causeway.store.lease import Lease
 
 log = structlog.get_logger(__name__)
@@ -122,7 +123,6 @@ async def _file(ctx: GliskContext, chain: EvmChain, batch: Batch) -> None:
     looks = await look_at(chain, contract, [row.token_id for row in batch.tokens])
     good = [row for row in batch.tokens if _well(ctx, row, looks[row.token_id])]
     fault_point("glisk.looked")
-    relayer = ctx.relayers[CHAIN]
     async with ctx.database.transaction() as session:
         # Only tokens that are still the ones that were looked at.
         still = await session.scalars(
@@ -140,6 +140,7 @@ async def _file(ctx: GliskContext, chain: EvmChain, batch: Batch) -> None:
                 payload={
                     "token_id": token.token_id,
                     "uri": token_uri(token.metadata_cid or ""),
+                    "author": seen[token.token_id].author_wallet,
                     "mint_block_hash": token.mint_block_hash,
                 },
             )
@@ -148,8 +149,12 @@ async def _file(ctx: GliskContext, chain: EvmChain, batch: Batch) -> None:
             and token.metadata_cid == seen[token.token_id].metadata_cid
         ]
         if units:
-            await relayer.file(
-                session, REVEAL, units, batch_id=batch.id, requested_by=batch.requested_by
+            await ctx.relayers[CHAIN].file(
+                session,
+                reveal_kind(ctx.settings),
+                units,
+                batch_id=batch.id,
+                requested_by=batch.requested_by,
             )
         for request in batch.requests:
             request_row = await session.get_one(RevealRequest, request.batch_id)
@@ -157,21 +162,20 @@ async def _file(ctx: GliskContext, chain: EvmChain, batch: Batch) -> None:
     fault_point("glisk.filed")
     if units:
         log.info("reveals_filed", tokens=len(units), batch_id=str(batch.id))
-        relayer.wake()
+        ctx.relayers[CHAIN].wake()
 
 
 def _well(ctx: GliskContext, row: Row[Any], look: Look) -> bool:
     """Say whether a token on chain is the one we know; others are left to the reader."""
     if look.revealed:
         return False
-    expected = row.author_wallet
-    author = look.author
-    if author is not None and int(author, 16) == 0:
-        author = ctx.settings.author_of_nobody
-    if look.owner is None or (
-        expected is not None and author is not None and author.lower() != expected.lower()
-    ):
-        log.warning("token_on_chain_differs", token_id=row.token_id, author=author)
+    other_author = (
+        row.author_wallet is not None
+        and look.author is not None
+        and not same_author(row.author_wallet, look.author, ctx.settings.author_of_nobody)
+    )
+    if look.owner is None or other_author:
+        log.warning("token_on_chain_differs", token_id=row.token_id, author=look.author)
         return False
     return True
 
