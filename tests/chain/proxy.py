@@ -44,7 +44,7 @@ class FaultProxy:
         self.errors: dict[str, tuple[int, str, Any]] = {}
         #: Breaks the connection after passing the call on, or before.
         self.breaks: str | None = None
-        #: Done before the next requests are answered, one for each; None: nothing.
+        #: Done when the next answers are known and before they are sent, one for each; or None.
         self.meanwhile: list[Callable[[], Awaitable[object]] | None] = []
         self.calls: Counter[str] = Counter()
         self.requests = 0
@@ -58,9 +58,6 @@ class FaultProxy:
         calls = cast("list[dict[str, Any]]", body if isinstance(body, list) else [body])
         for call in calls:
             self.calls[call["method"]] += 1
-        doing = self.meanwhile.pop(0) if self.meanwhile else None
-        if doing is not None:
-            await doing()
         if self.breaks == "before":
             assert request.transport is not None
             request.transport.abort()
@@ -76,6 +73,9 @@ class FaultProxy:
             answer: Any = [await self._answer(call) for call in reversed(calls)]
         else:
             answer = await self._answer(body)
+        doing = self.meanwhile.pop(0) if self.meanwhile else None
+        if doing is not None:
+            await doing()
         if self.breaks == "after":
             assert request.transport is not None
             request.transport.abort()

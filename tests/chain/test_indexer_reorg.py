@@ -280,3 +280,31 @@ async def test_a_reorg_between_two_questions_is_noticed(
         await settle(one)
         await assert_as_fresh(database, chain, book, ledger.address)
         await chain.close()
+
+
+async def test_a_slow_reader_adds_nothing_to_another_branch_of_the_same_height(
+    database: Database, anvil: AnvilNode, book: Book, ledger: Ledger, chain: EvmChain
+) -> None:
+    quick = indexer(database, chain, book, ledger)
+    await fill(ledger, 5)
+    await settle(quick)
+    height = await ledger.block(put(4, 4))
+
+    async def replace() -> None:
+        """Put the checkpoint on a block of the same number in another branch."""
+        await ledger.shrink(1)
+        await ledger.reorg(2, [(put(9, 9), 1)])
+        await settle(quick)
+        assert await ledger.head() == height - 1
+
+    async with fault_proxy(anvil.url) as proxy:
+        slow_chain = chain_at(proxy.url, anvil.chain_id)
+        await slow_chain.verify()
+        slow = indexer(database, slow_chain, book, ledger)
+        # Its three questions: where are we, which blocks, which logs.
+        proxy.meanwhile = [None, None, replace]
+        progress = await slow.step()
+        assert not proxy.meanwhile
+        assert progress.facts == 0
+        await assert_as_fresh(database, chain, book, ledger.address)
+        await slow_chain.close()
