@@ -79,7 +79,8 @@ def _address_of(listening: socket.socket) -> str:
 def _listen(host: str, port: int) -> socket.socket:
     """Bind at once, so that a taken port is the first thing said."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that answers are not delayed
+    # The protocol is named so that asyncio turns delayed answers (Nagle) off.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -108,9 +108,7 @@ class Author(Base):
     farcaster_fid: Mapped[int | None] = mapped_column(BigInteger)
     prompt_text: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = mapped_column(
-        Instant, server_default=func.now(), onupdate=func.now()
-    )
+    updated_at: Mapped[datetime] = _now()
 
 
 class MintEvent(Base):
@@ -211,9 +209,7 @@ class Token(Base):
     error_log: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
     source: Mapped[str] = mapped_column(String(8), server_default="log")
     created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = mapped_column(
-        Instant, server_default=func.now(), onupdate=func.now()
-    )
+    updated_at: Mapped[datetime] = _now()
 
     # What the stage engine needs; two of these have names of the specification's.
     attempts: Mapped[int] = mapped_column("stage_attempts", Integer, server_default=text("0"))

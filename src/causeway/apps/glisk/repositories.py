@@ -230,7 +230,7 @@ class HistoryRepository:
         """Return every change of the token's status, oldest first."""
         result = await self._session.execute(
             text(
-                "SELECT at, from_status, to_status, stage, worker, attempt, reason "
+                "SELECT at, from_status, to_status, worker, attempt, reason "
                 "FROM causeway.transitions WHERE app = 'glisk' AND row_key = :key ORDER BY id"
             ),
             {"key": str(token_id)},

@@ -20,4 +20,6 @@ def run_demo(*, keep: bool, tokens: int, faults: bool) -> int:
     logging.configure("ERROR")
     console = Console()
     kernel = load(KernelSettings)
-    return asyncio.run(play(console, kernel.data_dir, keep=keep, tokens=tokens, faults=faults))
+    return asyncio.run(
+        play(console, kernel.data_dir.resolve(), keep=keep, tokens=tokens, faults=faults)
+    )

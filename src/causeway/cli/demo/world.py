@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,23 +97,24 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-@asynccontextmanager
-async def open_world(folder: Path, picture: object = None) -> AsyncGenerator[World]:
-    """Start the world in `folder`, which is emptied first."""
+def _empty(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+@asynccontextmanager
+async def open_world(folder: Path) -> AsyncGenerator[World]:
+    """Start the world in `folder`, which is emptied first."""
+    await asyncio.to_thread(_empty, folder)
     async with AsyncExitStack() as stack:
-        server_task = asyncio.create_task(
-            stack.enter_async_context(EmbeddedPostgres.open(folder / "database"))
-        )
         node = await stack.enter_async_context(AnvilNode.start(block_time_s=1))
         sandbox = await stack.enter_async_context(
             SandboxServer.start(settings=SandboxSettings(latency_s=1.0, picture_px=512))
         )
         keeper = node.accounts[1]
         contract = await GliskContract.deploy(node, keeper_address=keeper.address)
-        server = await server_task
+        server = await stack.enter_async_context(EmbeddedPostgres.open(folder))
         database = Database(server.url)
         stack.push_async_callback(database.close)
         webhook_secret = f"whsec_{secrets.token_hex(16)}"
@@ -159,11 +160,11 @@ async def open_world(folder: Path, picture: object = None) -> AsyncGenerator[Wor
             await world.stop()
 
 
-async def until(condition: object, seconds: float, what: str) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
     """Look at a condition until it holds; `CausewayError` says what did not come in time."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < deadline:
-        if await condition():  # type: ignore[operator]
-            return
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not await condition():
+        if loop.time() > deadline:
+            raise CausewayError(f"{what} did not happen within {seconds:.0f} s")
         await asyncio.sleep(0.1)
-    raise CausewayError(f"{what} did not happen within {seconds:.0f} s")

@@ -77,6 +77,8 @@ async def generate(ctx: GliskContext, claim: Claim) -> Outcome:
             await _note(ctx, claim, type(error).__name__, error)
             raise
     fault_point("glisk.image_made")
+    await _keep_image(ctx, finished)
+    fault_point("glisk.image_kept")
     return _advance(job, finished)
 
 
@@ -189,10 +191,10 @@ async def _refused(ctx: GliskContext, claim: Claim, job: Job, refusal: ContentRe
     )
 
 
-def _advance(job: Job, finished: Finished) -> Advance:
+async def _keep_image(ctx: GliskContext, finished: Finished) -> None:
+    """Store the bytes under their hash: no later step needs the generator any more."""
     facts = finished.facts
-
-    async def record(session: AsyncSession) -> None:
+    async with ctx.database.transaction() as session:
         await session.execute(
             insert(Image)
             .values(
@@ -204,6 +206,12 @@ def _advance(job: Job, finished: Finished) -> Advance:
             )
             .on_conflict_do_nothing()
         )
+
+
+def _advance(job: Job, finished: Finished) -> Advance:
+    facts = finished.facts
+
+    async def record(session: AsyncSession) -> None:
         await session.execute(
             update(GenerationJob)
             .where(GenerationJob.id == job.id)

@@ -64,6 +64,15 @@ BEGIN
 END $$
 """
 
+#: The row's own time of change, whoever changes it and by whatever road.
+TOUCH = """
+CREATE FUNCTION glisk.touch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.updated_at := clock_timestamp();
+  RETURN NEW;
+END $$
+"""
+
 #: One row for each signed transaction and each replacement of it, from the relayer's ledger.
 REVEAL_TRANSACTIONS = """
 CREATE VIEW glisk.reveal_transactions AS
@@ -113,7 +122,8 @@ SELECT 'last_processed_block', jsonb_build_object('number', number, 'hash', hash
 FROM causeway.checkpoints WHERE source = 'glisk'
 UNION ALL
 SELECT 'paused',
-  coalesce(jsonb_agg(stage ORDER BY stage) FILTER (WHERE paused_by IS NOT NULL), '[]'), max(since) FROM causeway.stage_control WHERE app = 'glisk'
+  coalesce(jsonb_agg(stage ORDER BY stage) FILTER (WHERE paused_by IS NOT NULL), '[]'), max(since)
+FROM causeway.stage_control WHERE app = 'glisk'
 """
 
 
@@ -535,6 +545,12 @@ def upgrade() -> None:
         "CREATE TRIGGER keep_work BEFORE DELETE ON glisk.tokens_s0 "
         "FOR EACH ROW EXECUTE FUNCTION glisk.keep_work()"
     )
+    op.execute(TOUCH)
+    for table in ("tokens_s0", "authors"):
+        op.execute(
+            f"CREATE TRIGGER touch BEFORE UPDATE ON glisk.{table} "
+            "FOR EACH ROW EXECUTE FUNCTION glisk.touch()"
+        )
     op.execute(REVEAL_TRANSACTIONS)
     op.execute(SYSTEM_STATE)
 
@@ -542,6 +558,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP VIEW glisk.system_state")
     op.execute("DROP VIEW glisk.reveal_transactions")
+    for table in ("tokens_s0", "authors"):
+        op.execute(f"DROP TRIGGER touch ON glisk.{table}")
+    op.execute("DROP FUNCTION glisk.touch()")
     op.execute("DROP TRIGGER keep_work ON glisk.tokens_s0")
     op.execute("DROP FUNCTION glisk.keep_work()")
     for statement in detach_history("glisk.tokens_s0"):
