@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import cast
 
 from causeway.app import AnyApp, App
 from causeway.base.errors import ConfigurationError
@@ -29,10 +30,10 @@ def find_apps(names: Sequence[str] = ()) -> list[AnyApp]:
         )
     found: list[AnyApp] = []
     for name in dict.fromkeys(names or sorted(points)):
-        app = points[name].load()
+        app: object = points[name].load()
         if not isinstance(app, App):
             raise ConfigurationError(f"the entry point {name!r} of {GROUP} is not an App")
-        found.append(app)
+        found.append(cast("AnyApp", app))
     check(found)
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI, Request, Response
 
 from causeway.sandbox.picture import bomb
@@ -43,7 +45,10 @@ class Delivery:
         fault = self._world.work_fault(request, "delivery")
         if fault is not None and fault.kind == "drop_output":
             return refusal(404)
-        data = output_file(prediction, names.index(file), self._world.settings)
+        world = self._world
+        data = await asyncio.to_thread(
+            output_file, prediction, names.index(file), world.settings, world.painter
+        )
         if fault is not None and fault.kind == "bomb":
             data = bomb()
         return Response(data, media_type=mime_type(fmt))

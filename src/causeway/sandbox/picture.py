@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from io import BytesIO
 from typing import Literal
@@ -13,6 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Format = Literal["png", "jpg", "webp"]
+#: Draws a PNG from a prompt, a seed and a side in pixels; a demo may bring a painter of its own.
+Painter = Callable[[str, int, int], bytes]
+
 _PILLOW_NAMES: dict[Format, str] = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 

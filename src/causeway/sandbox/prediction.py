@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from causeway.sandbox.models import MODELS
-from causeway.sandbox.picture import Format, picture
+from causeway.sandbox.picture import Format, Painter, picture
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.state import Prediction
 from causeway.sandbox.world import instant
@@ -104,8 +104,12 @@ def output_count(prediction: Prediction) -> int:
     return count if isinstance(count, int) else 1
 
 
-def output_file(prediction: Prediction, index: int, settings: SandboxSettings) -> bytes:
+def output_file(
+    prediction: Prediction, index: int, settings: SandboxSettings, painter: Painter | None = None
+) -> bytes:
     """Return the `index`-th picture of a prediction."""
+    if painter is not None and prediction.outcome != "black":
+        return painter(prediction.prompt, prediction.used_seed + index, settings.picture_px)
     wide, _, high = str(prediction.input.get("aspect_ratio", "1:1")).partition(":")
     ratio = int(wide) / int(high)
     longer = settings.picture_px

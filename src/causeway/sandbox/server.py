@@ -25,6 +25,7 @@ from causeway.sandbox import delivery, farcaster, ipfs, pinata, replicate, selfh
 from causeway.sandbox.control import Control, Counts, Entry, Journal
 from causeway.sandbox.faults import Fault, Service, WireKind, WorkKind
 from causeway.sandbox.gate import Connections, Gate, Refusal, TrackedProtocol
+from causeway.sandbox.picture import Painter
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.state import State
 from causeway.sandbox.webhooks import Webhooks
@@ -139,6 +140,7 @@ class SandboxServer(Addresses):
         state: Path | None = None,
         settings: SandboxSettings | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        painter: Painter | None = None,
     ) -> AsyncGenerator[SandboxServer, None]:
         """Serve on `port` (0: one from the OS) until the block is left.
 
@@ -148,7 +150,7 @@ class SandboxServer(Addresses):
         listening = _listen(host, port)
         url = f"http://{host}:{listening.getsockname()[1]}"
         memory = State(state)
-        world = World(url, settings or SandboxSettings(), memory, clock=clock)
+        world = World(url, settings or SandboxSettings(), memory, clock=clock, painter=painter)
         server = cls(world)
         try:
             async with server._serving(listening):

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from causeway.base.clock import SYSTEM_CLOCK, Clock, iso
 from causeway.sandbox.faults import Fault, FaultBook, Service
 from causeway.sandbox.limits import Limits
+from causeway.sandbox.picture import Painter
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.state import State
 
@@ -61,6 +62,8 @@ class World:
     limits: Limits = field(default_factory=Limits)
     clock: Clock = SYSTEM_CLOCK
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Draws predictions' pictures instead of the stand-in's own painter.
+    painter: Painter | None = None
 
     def now(self) -> float:
         """Return seconds since 1970."""

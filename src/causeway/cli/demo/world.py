@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from causeway.apps.glisk.art import draw
 from causeway.base.errors import CausewayError
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.glisk_chain import GliskContract
@@ -110,7 +111,9 @@ async def open_world(folder: Path) -> AsyncGenerator[World]:
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(AnvilNode.start(block_time_s=1))
         sandbox = await stack.enter_async_context(
-            SandboxServer.start(settings=SandboxSettings(latency_s=1.0, picture_px=512))
+            SandboxServer.start(
+                settings=SandboxSettings(latency_s=1.0, picture_px=512), painter=draw
+            )
         )
         keeper = node.accounts[1]
         contract = await GliskContract.deploy(node, keeper_address=keeper.address)
