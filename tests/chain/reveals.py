@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
@@ -293,8 +292,3 @@ async def revealed_on(chain: EvmChain, contract: str) -> dict[int, list[str]]:
         for token_id in ids:
             found.setdefault(int(token_id), []).append(log.transaction_hash)
     return found
-
-
-def script() -> Path:
-    """Return the program that runs a relayer in a process of its own."""
-    return Path(__file__).parent.parent / "faults" / "relay.py"

@@ -183,10 +183,9 @@ class Sight:
         if found is None:
             chain, settings = self._lane.chain, self._lane.settings
             history = await chain.fee_history(FEE_BLOCKS, list(PERCENTILES.values()))
-            node_wei = 0
-            if kind.gas_strategy != "slow":
-                # The suggestion is a moment's; the buffer of the gas limit serves here, too.
-                node_wei = await chain.max_priority_fee() * kind.gas_buffer_ppm // 1_000_000
+            # Not multiplied by a buffer: on a quiet chain the node suggests what we paid last, and
+            # each transaction would offer more than the one before, without end.
+            node_wei = 0 if kind.gas_strategy == "slow" else await chain.max_priority_fee()
             tip = suggested_tip(history.rewards, kind.gas_strategy, settings.min_tip_wei, node_wei)
             found = self._quotes[kind.label] = Quote(history.base_fee_per_gas[-1], tip)
         return found

@@ -167,7 +167,9 @@ class Relayer:
                 except Exception as error:  # noqa: BLE001 - this loop never dies
                     failures += 1
                     _log.exception("relayer_failed", error=error)
-                await self._pause(_backoff_s(failures, self.lane.settings.poll_s))
+                # Who waits for the lease looks often enough to take it over when it runs out.
+                poll_s = min(self.lane.settings.poll_s, self.lane.settings.lease_s / 3)
+                await self._pause(_backoff_s(failures, poll_s), stop)
         finally:
             for task in (listener, stopper):
                 if task is not None:
@@ -186,11 +188,10 @@ class Relayer:
                 did = await self.step(lease)
                 failures = 0 if did.progress or not did.errors else failures + 1
                 if not did.progress:
-                    await self._pause(_backoff_s(failures, self.lane.settings.poll_s))
+                    await self._pause(_backoff_s(failures, self.lane.settings.poll_s), stop)
         finally:
             renewing.cancel()
-            with suppress(asyncio.CancelledError, LeaseLost, *_OUTAGE):
-                await renewing
+            await asyncio.gather(renewing, return_exceptions=True)
             with suppress(*_OUTAGE):
                 await leases.release(self.lane.database, lease)
 
@@ -226,7 +227,9 @@ class Relayer:
         await stop.wait()
         self._wake.set()
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

@@ -108,6 +108,7 @@ async def _send(lane: Lane, sight: Sight, lease: Lease, one: Held, did: Did) -> 
     """Send the bytes of a transaction; return whether a provider has them now."""
     last = one.last
     failure: Exception | None = None
+    lane.memory.presence[one.tx.id] = lane.clock.monotonic()
     with structlog.contextvars.bound_contextvars(transaction_id=str(one.tx.id)):
         try:
             await lane.chain.send_raw(last.raw)
