@@ -103,16 +103,14 @@ async def test_nothing_is_undone_when_a_provider_lags_for_a_moment(
         before = await book.rows(database)
         old = await anvil.rpc("eth_getBlockByNumber", hex(3), False)
 
-        def lag(true: dict[str, str] | None) -> dict[str, str] | None:
-            return None if true is None else old if int(true["number"], 16) > 3 else true
-
-        def lag_at_place(true: dict[str, str] | None) -> dict[str, str] | None:
-            # "latest" is asked first; the checkpoint's block is not there.
+        def lag(true: dict[str, str]) -> dict[str, str] | None:
+            """Answer as if block 3 were the newest; a batch is answered from its end."""
             seen.append(1)
-            return lag(true) if len(seen) % 3 == 0 else None if len(seen) % 3 == 1 else true
+            asked = ("checkpoint", "finalized", "latest")[(len(seen) - 1) % 3]
+            return {"checkpoint": None, "finalized": true, "latest": old}[asked]
 
         seen: list[int] = []
-        proxy.lies["eth_getBlockByNumber"] = lag_at_place
+        proxy.lies["eth_getBlockByNumber"] = lag
         for _ in range(2):
             assert (await one.step()).undone == 0
         proxy.lies.clear()
@@ -120,6 +118,40 @@ async def test_nothing_is_undone_when_a_provider_lags_for_a_moment(
             assert (await one.step()).undone == 0
         assert await book.rows(database) == before
         await chain.close()
+
+
+async def test_nothing_is_undone_when_a_providers_answers_do_not_fit_together(
+    database: Database, anvil: AnvilNode, book: Book, ledger: Ledger
+) -> None:
+    async with fault_proxy(anvil.url) as proxy:
+        chain = chain_at(proxy.url, anvil.chain_id)
+        one = indexer(database, chain, book, ledger)
+        await fill(ledger, 5)
+        await settle(one)
+        before = await book.rows(database)
+        applied = hex(await ledger.head())
+        await ledger.block()  # the head is above the checkpoint, whose block is said to be gone
+        proxy.lies["eth_getBlockByNumber"] = lambda block: (
+            None if block is None or block["number"] == applied else block
+        )
+        for _ in range(4):
+            with pytest.raises(ChainBehind):
+                await one.step()
+        assert await book.rows(database) == before
+        await chain.close()
+
+
+async def test_a_shorter_chain_of_another_branch_is_believed_at_once(
+    database: Database, chain: EvmChain, book: Book, ledger: Ledger
+) -> None:
+    source = book.source("ledger", ledger.address, 1)
+    one = Indexer(database, chain, source, patience_s=3600)
+    await fill(ledger, 6)
+    await settle(one)
+    await ledger.shrink(2)
+    await ledger.reorg(1)
+    assert (await one.step()).undone == 3
+    await assert_as_fresh(database, chain, book, ledger.address)
 
 
 async def test_rows_follow_back_to_an_earlier_branch(
