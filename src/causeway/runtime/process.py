@@ -54,7 +54,7 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        listening = _listen(kernel.host, kernel.port) if api else None
+        listening = listen(kernel.host, kernel.port) if api else None
         installation = await stack.enter_async_context(open_installation(apps, kernel))
         if listening is not None:
             await stack.enter_async_context(serving(installation, listening, kernel.grace_s))
@@ -76,8 +76,8 @@ def _address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind at once, so that a taken port is the first thing said."""
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a socket at once, so that a taken port is the first thing said; port 0 takes any."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named so that asyncio turns delayed answers (Nagle) off.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
