@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, a table for people, a JSON file for programs."""
