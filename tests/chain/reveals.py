@@ -245,7 +245,7 @@ class World:
     async def transactions(self) -> list[TransactionView]:
         """Return all transactions, oldest first."""
         async with self.database.transaction() as session:
-            return (await transactions_of(session, "test"))[::-1]
+            return (await transactions_of(session, "test", limit=10_000))[::-1]
 
     async def units(self) -> dict[int, tuple[str, str | None]]:
         """Return state and hash of every unit, by token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from causeway.relayer.models import (
     AccountRow,
@@ -139,39 +141,8 @@ class AccountView:
 
 async def transaction_view(session: AsyncSession, tx_id: UUID) -> TransactionView | None:
     """Return a transaction with its units, attempts, receipt and story; None if there is none."""
-    tx = await session.get(TransactionRow, tx_id)
-    if tx is None:
-        return None
-    units = await session.execute(
-        select(TransactionUnitRow, UnitRow)
-        .join(UnitRow, UnitRow.id == TransactionUnitRow.unit_id)
-        .where(TransactionUnitRow.tx_id == tx_id)
-        .order_by(TransactionUnitRow.ordinal)
-    )
-    attempts = await session.scalars(
-        select(AttemptRow).where(AttemptRow.tx_id == tx_id).order_by(AttemptRow.n)
-    )
-    events = await session.scalars(
-        select(EventRow).where(EventRow.tx_id == tx_id).order_by(EventRow.id)
-    )
-    receipt = await session.get(ReceiptRow, tx_id)
-    return TransactionView(
-        **_shared(TransactionView, tx),
-        units=tuple(
-            UnitView(
-                carried.unit_key,
-                carried.payload,
-                unit.state,
-                unit.settled_cause,
-                unit.settled_hash,
-                unit.error,
-            )
-            for carried, unit in units
-        ),
-        attempts=tuple(AttemptView(**_shared(AttemptView, row)) for row in attempts),
-        receipt=None if receipt is None else ReceiptView(**_shared(ReceiptView, receipt)),
-        events=tuple(EventView(**_shared(EventView, row)) for row in events),
-    )
+    found = await _views(session, [tx_id])
+    return found[0] if found else None
 
 
 async def transactions_of(
@@ -189,8 +160,58 @@ async def transactions_of(
     if before is not None:
         query = query.where(TransactionRow.id < before)
     ids = list(await session.scalars(query.order_by(TransactionRow.id.desc()).limit(limit)))
-    found = [await transaction_view(session, tx_id) for tx_id in ids]
-    return [view for view in found if view is not None]
+    return await _views(session, ids)
+
+
+async def _views(session: AsyncSession, ids: Sequence[UUID]) -> list[TransactionView]:
+    """Return the transactions with these ids, newest first, in five queries."""
+    units: dict[UUID, list[UnitView]] = {}
+    for carried, unit in await session.execute(
+        select(TransactionUnitRow, UnitRow)
+        .join(UnitRow, UnitRow.id == TransactionUnitRow.unit_id)
+        .where(TransactionUnitRow.tx_id.in_(ids))
+        .order_by(TransactionUnitRow.ordinal)
+    ):
+        view = UnitView(
+            carried.unit_key,
+            carried.payload,
+            unit.state,
+            unit.settled_cause,
+            unit.settled_hash,
+            unit.error,
+        )
+        units.setdefault(carried.tx_id, []).append(view)
+    attempts: dict[UUID, list[AttemptView]] = {}
+    for row in await session.scalars(
+        select(AttemptRow)
+        .where(AttemptRow.tx_id.in_(ids))
+        .options(defer(AttemptRow.raw))
+        .order_by(AttemptRow.n)
+    ):
+        attempts.setdefault(row.tx_id, []).append(AttemptView(**_shared(AttemptView, row)))
+    events: dict[UUID, list[EventView]] = {}
+    for row in await session.scalars(
+        select(EventRow).where(EventRow.tx_id.in_(ids)).order_by(EventRow.id)
+    ):
+        events.setdefault(row.tx_id, []).append(EventView(**_shared(EventView, row)))
+    receipts = {
+        row.tx_id: ReceiptView(**_shared(ReceiptView, row))
+        for row in await session.scalars(select(ReceiptRow).where(ReceiptRow.tx_id.in_(ids)))
+    }
+    return [
+        TransactionView(
+            **_shared(TransactionView, tx),
+            units=tuple(units.get(tx.id, ())),
+            attempts=tuple(attempts.get(tx.id, ())),
+            receipt=receipts.get(tx.id),
+            events=tuple(events.get(tx.id, ())),
+        )
+        for tx in await session.scalars(
+            select(TransactionRow)
+            .where(TransactionRow.id.in_(ids))
+            .order_by(TransactionRow.id.desc())
+        )
+    ]
 
 
 async def account_view(session: AsyncSession, chain_id: int, sender: str) -> AccountView | None:
@@ -211,5 +232,5 @@ async def account_view(session: AsyncSession, chain_id: int, sender: str) -> Acc
 
 def _shared(view: Any, row: object) -> dict[str, Any]:
     """Return the row's values for the fields that a view and its row have in common."""
-    names = [one.name for one in fields(view)]
-    return {name: getattr(row, name) for name in names if hasattr(row, name)}
+    names = {one.name for one in fields(view)}
+    return {name: getattr(row, name) for name in names if hasattr(type(row), name)}
