@@ -11,9 +11,11 @@ import base64
 import binascii
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import httpx2
@@ -99,7 +101,7 @@ async def _get(
         headers={"Host": target.host_header, "Accept": "image/*, */*;q=0.5"},
         extensions={"sni_hostname": target.host},
     )
-    async with httpx2.AsyncClient(follow_redirects=False, trust_env=False) as client:
+    async with httpx2.AsyncClient(follow_redirects=False, trust_env=False, verify=_tls()) as client:
         try:
             answer = await client.send(request, stream=True)
             try:
@@ -120,6 +122,12 @@ async def _get(
                 f"{target.host} did not give the file: {type(error).__name__}"
             ) from None
     return Fetched(bytes(body), str(answer.headers.get("content-type", "")), url)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Read the machine's certificates once: they take longer than most downloads."""
+    return ssl.create_default_context()
 
 
 @dataclass(frozen=True)
