@@ -85,6 +85,8 @@ async def test_an_ambiguous_answer_never_takes_a_new_nonce(world: World, proxy: 
         for _ in range(3):
             await world.steps()
             world.clock.move(31)
+            if mode in ("cut_before", "error"):  # nobody took it, and nobody says so
+                assert (await world.transactions())[-1].state == "signed"
         proxy.sends = "pass"
         await world.settle()
         await world.exactly_once(token_id)
@@ -202,6 +204,60 @@ async def test_what_is_reorged_out_goes_out_again_with_the_same_bytes(
     story = [event.what for event in after.events]
     assert story.count("mined") == 2
     assert len(set(proxy.raw)) == 1
+
+
+async def test_a_reorg_deeper_than_waited_for_opens_what_was_settled(
+    database: Database, anvil: AnvilNode, glisk_contract: GliskContract, chain: EvmChain
+) -> None:
+    world = await World.make(database, anvil, glisk_contract, chain, finality=0)
+    await world.mint(2)
+    await world.file(1)
+    await world.steps()
+    await world.exactly_once(1)
+    (before,) = await world.transactions()
+    await automine(world, False)
+    await world.node.reorg(1)
+    await world.node.rpc("anvil_dropAllTransactions")
+    assert not await world.contract.is_revealed(1)
+    world.clock.move(6)
+    await world.step()
+    assert (await world.units())[1] == ("bound", None)
+    assert (await world.reveals())[1][0] == "unmined"
+    await automine(world, True)
+    await world.settle()
+    assert (await world.units())[1] == ("settled", before.hash)
+    assert (await world.reveals())[1] == ("revealed", before.hash, 2)
+    assert (await world.revealed())[1] == [before.hash]
+    await world.node.mine(300)
+    world.clock.move(6)
+    await world.steps()
+    async with world.database.transaction() as session:
+        final = await session.scalar(text("SELECT final_at FROM causeway.relayer_transactions"))
+    assert final is not None
+
+
+async def test_a_nonce_that_a_reorg_gave_back_leaves_no_gap(
+    database: Database, anvil: AnvilNode, glisk_contract: GliskContract, chain: EvmChain
+) -> None:
+    world = await World.make(database, anvil, glisk_contract, chain, finality=0)
+    await world.mint(2)
+    await automine(world, False)
+    await world.file(1)
+    await world.steps()
+    await world.relayer.cancel((await world.transactions())[0].id, withdraw_units=True)
+    await world.steps()
+    await world.node.mine()
+    await world.steps()
+    assert (await world.transactions())[0].state == "cancelled"
+    await world.node.reorg(1)
+    await world.node.rpc("anvil_dropAllTransactions")
+    await world.file(2)
+    world.clock.move(6)
+    await world.steps()
+    await automine(world, True)
+    await world.settle()
+    await world.exactly_once(2)
+    assert not await world.contract.is_revealed(1)
 
 
 async def test_a_shorter_chain_is_a_reorg_too(world: World) -> None:

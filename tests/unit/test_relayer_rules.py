@@ -193,13 +193,14 @@ def test_outages_leave_the_fate_of_bytes_open() -> None:
 
 def test_every_state_but_the_final_ones_leads_on() -> None:
     final = {state for state, to in EDGES.items() if not to}
-    assert final == {"confirmed", "dropped", *TO_REVIEW}
+    assert final == {"dropped", *TO_REVIEW}
+    assert EDGES["confirmed"] == {"sent"}  # a reorg, and nothing else
     assert {state for state in EDGES if "mined" in EDGES[state]} == {"signed", "sent"}
     assert "sent" in EDGES["mined"]
     # Once something is signed, only a spent nonce ends it.
     assert all("dropped" not in EDGES[state] for state in OPEN)
     with pytest.raises(InvalidStateTransition):
-        check_edge("confirmed", "sent")
+        check_edge("confirmed", "lost")
 
 
 def test_fault_points_have_one_name_each() -> None:

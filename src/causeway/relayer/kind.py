@@ -156,6 +156,8 @@ class UnitKind:
     is_done: IsDone
     on_settled: OnSettled
     on_mined: OnMined | None = None
+    #: A reorg took it out of its block, before the units were settled or even after; they are
+    #: owed again, and the same bytes are on their way.
     on_unmined: OnMined | None = None
     on_failed: OnFailed | None = None
     abi: Abi | None = None

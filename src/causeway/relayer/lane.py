@@ -74,6 +74,10 @@ class RelayerSettings:
     recheck_s: float = 2.0
     #: How often a spent nonce without a receipt of ours is seen before it counts as lost.
     lost_sightings: int = 3
+    #: Blocks that make a thing final on a chain that does not tell.
+    final_depth: int = 256
+    #: A nonce that another program spent is watched for this long.
+    lost_watch_s: float = 3600.0
     #: Go on by itself after the review that follows nonces spent without us.
     resume_after_review: bool = True
 

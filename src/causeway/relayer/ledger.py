@@ -134,17 +134,20 @@ async def locked_attempt(session: AsyncSession, attempt: AttemptRow) -> AttemptR
     return await session.get_one(AttemptRow, (attempt.tx_id, attempt.n), populate_existing=True)
 
 
-async def held(session: AsyncSession, lane: Lane, *states: TransactionState) -> list[Held]:
+async def held(
+    session: AsyncSession, lane: Lane, *states: TransactionState, not_final: bool = False
+) -> list[Held]:
     """Return the lane's transactions in these states, by nonce; not locked."""
+    wanted = select(TransactionRow)
+    if not_final:
+        wanted = wanted.where(TransactionRow.final_at.is_(None))
     rows = await session.scalars(
-        select(TransactionRow)
-        .where(
+        wanted.where(
             TransactionRow.chain_id == lane.chain.chain_id,
             TransactionRow.sender == lane.sender,
             TransactionRow.state.in_(states),
             TransactionRow.nonce.is_not(None),
-        )
-        .order_by(TransactionRow.nonce)
+        ).order_by(TransactionRow.nonce)
     )
     found = list(rows)
     if not found:

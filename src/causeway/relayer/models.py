@@ -133,6 +133,13 @@ class TransactionRow(KernelBase):
         CheckConstraint("(nonce IS NULL) = (state IN ('planned', 'dropped'))", name="nonce"),
         Index(None, "chain_id", "sender", "state"),
         Index(None, "app", "kind", "created_at"),
+        Index(
+            "ix_relayer_transactions_not_final",
+            "chain_id",
+            "sender",
+            "nonce",
+            postgresql_where=text("final_at IS NULL AND nonce IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
@@ -159,6 +166,8 @@ class TransactionRow(KernelBase):
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
     mined_at: Mapped[datetime | None] = mapped_column(Instant)
     confirmed_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: No reorg can change it any more; until then it is watched even after its end.
+    final_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class TransactionUnitRow(KernelBase):

@@ -5,7 +5,10 @@
        ▼                   │             └───▶ cancelled   (our own no-op took the nonce)
     dropped                └──▶ lost                       (somebody else's transaction took it)
 
-`sent → mined → sent` is a reorg. Units are bound from `planned` on and released by the review
+`sent → mined → sent` is a reorg, and so is `confirmed → sent`, one that is deeper than the kind
+asked for: until the chain calls a block final, what ended in it is still looked at.
+
+Units are bound from `planned` on and released by the review
 after `reverted`, `cancelled` and `lost`, or at once from `dropped`, when nothing was ever signed.
 """
 
@@ -32,7 +35,7 @@ EDGES: dict[TransactionState, frozenset[TransactionState]] = {
     "signed": frozenset({"sent", "mined", "lost"}),
     "sent": frozenset({"mined", "lost"}),
     "mined": frozenset({"sent", "confirmed", "reverted", "cancelled"}),
-    "confirmed": frozenset(),
+    "confirmed": frozenset({"sent"}),
     "reverted": frozenset(),
     "cancelled": frozenset(),
     "lost": frozenset(),
@@ -44,6 +47,9 @@ OPEN: tuple[TransactionState, ...] = ("signed", "sent", "mined")
 
 #: Final states that did not do the units: their review decides each of them.
 TO_REVIEW: tuple[TransactionState, ...] = ("reverted", "cancelled", "lost")
+
+#: States that end a nonce, for good as soon as the chain says that the block is final.
+ENDED: tuple[TransactionState, ...] = ("confirmed", *TO_REVIEW)
 
 #: Every place where `causeway.base.faults` may end the process, in the order they are passed.
 FAULT_POINTS: tuple[str, ...] = (

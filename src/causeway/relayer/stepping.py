@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from causeway.base.errors import LeaseLost, TransientError
 from causeway.relayer import account, ledger
+from causeway.relayer.ended import watch_ended
 from causeway.relayer.lane import Did, Lane, Sight, alarm
 from causeway.relayer.models import TransactionRow, UnitRow
 from causeway.relayer.planning import plan
@@ -24,7 +25,7 @@ from causeway.relayer.recovery import check_nonces, recover
 from causeway.relayer.review import review, to_review
 from causeway.relayer.sending import send_due
 from causeway.relayer.signing import outbid, sign
-from causeway.relayer.states import OPEN, TO_REVIEW
+from causeway.relayer.states import ENDED, OPEN, TO_REVIEW
 from causeway.relayer.watching import watch_mined, watch_unmined
 from causeway.store.lease import Lease
 
@@ -41,7 +42,10 @@ async def step(lane: Lane, lease: Lease) -> Did:
     busy = await _has_work(lane)
     every_s = lane.settings.hold_check_s if busy else lane.settings.account_check_s
     looks_at_account = lane.turn("account", every_s)
-    if not busy and not looks_at_account:
+    looks_back = await _is_anything_not_final(lane) and lane.turn(
+        "ended", lane.settings.hold_check_s
+    )
+    if not (busy or looks_at_account or looks_back):
         return did
     sight = await Sight.look(lane)
     row = await check_nonces(lane, sight, lease)
@@ -49,6 +53,9 @@ async def step(lane: Lane, lease: Lease) -> Did:
         async with _isolated(did):
             await account.refresh(lane, lease)
     await _watch(lane, sight, lease, did)
+    if looks_back:
+        async with _isolated(did):
+            await watch_ended(lane, sight, lease, did)
     for tx in await to_review(lane):
         async with _isolated(did, tx.id):
             await review(lane, sight, lease, tx, did)
@@ -122,6 +129,22 @@ async def _has_work(lane: Lane) -> bool:
         due += of_kind[1]
     held_up = row is not None and row.mode_by == account.KERNEL
     return bool(by_state or due or held_up or reviewing)
+
+
+async def _is_anything_not_final(lane: Lane) -> bool:
+    async with lane.database.transaction() as session:
+        found = await session.scalar(
+            select(TransactionRow.id)
+            .where(
+                TransactionRow.chain_id == lane.chain.chain_id,
+                TransactionRow.sender == lane.sender,
+                TransactionRow.nonce.is_not(None),
+                TransactionRow.final_at.is_(None),
+                TransactionRow.state.in_(ENDED),
+            )
+            .limit(1)
+        )
+    return found is not None
 
 
 async def _watch(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:

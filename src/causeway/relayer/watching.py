@@ -99,7 +99,7 @@ async def _mined(
         mined = await ledger.locked_attempt(session, attempt)
         mined.state = "mined"
         mined.sent_at = mined.sent_at or lane.now()
-        session.add(_row(one, attempt, receipt))
+        session.add(receipt_row(one, attempt, receipt))
         ledger.move(
             session,
             tx,
@@ -115,7 +115,8 @@ async def _mined(
     did.mined += 1
 
 
-def _row(one: Held, attempt: AttemptRow, receipt: Receipt) -> ReceiptRow:
+def receipt_row(one: Held, attempt: AttemptRow, receipt: Receipt) -> ReceiptRow:
+    """Return the row that keeps a receipt."""
     return ReceiptRow(
         tx_id=one.tx.id,
         attempt_n=attempt.n,
@@ -165,24 +166,32 @@ async def _unmined(lane: Lane, lease: Lease, one: Held, before: ReceiptRow, did:
         tx = await ledger.locked(session, one.tx.id, "mined")
         if tx is None:
             return
-        await session.delete(await session.get_one(ReceiptRow, tx.id))
-        for attempt in one.attempts:
-            row = await ledger.locked_attempt(session, attempt)
-            if row.state == "mined" or row.n == one.last.n:
-                row.state = "signed"
-                row.sent_at = row.last_sent_at = row.sent_block = None
-        tx.mined_at = None
-        ledger.move(
-            session, tx, lane.now(), "sent", reorg_of=before.block_hash, block=before.block_number
-        )
-        await _tell_unmined(session, kind, tx, one, before)
+        await take_out(session, lane, tx, one, before)
+        await tell_unmined(session, kind, tx, one, before)
     _log.warning("relayer_reorged_out", transaction_id=str(one.tx.id), block=before.block_number)
     did.unmined += 1
 
 
-async def _tell_unmined(
+async def take_out(
+    session: AsyncSession, lane: Lane, tx: TransactionRow, one: Held, before: ReceiptRow
+) -> None:
+    """Bring a locked transaction back to `sent`, its bytes due at once."""
+    await session.delete(await session.get_one(ReceiptRow, tx.id))
+    for attempt in one.attempts:
+        row = await ledger.locked_attempt(session, attempt)
+        if row.state == "mined" or row.n == one.last.n:
+            row.state = "signed"
+            row.sent_at = row.last_sent_at = row.sent_block = None
+    tx.mined_at = tx.confirmed_at = None
+    ledger.move(
+        session, tx, lane.now(), "sent", reorg_of=before.block_hash, block=before.block_number
+    )
+
+
+async def tell_unmined(
     session: AsyncSession, kind: UnitKind, tx: TransactionRow, one: Held, before: ReceiptRow
 ) -> None:
+    """Tell the kind that its units are in no block any more."""
     attempt = next(a for a in one.attempts if a.n == before.attempt_n)
     if kind.on_unmined is None or before.status != 1 or attempt.is_cancel:
         return
@@ -218,10 +227,10 @@ async def _moved(
         tx = await ledger.locked(session, one.tx.id, "mined")
         if tx is None:
             return
-        await _tell_unmined(session, kind, tx, one, before)
+        await tell_unmined(session, kind, tx, one, before)
         await session.delete(await session.get_one(ReceiptRow, tx.id))
         await session.flush()
-        session.add(_row(one, attempt, receipt))
+        session.add(receipt_row(one, attempt, receipt))
         (await ledger.locked_attempt(session, attempt)).state = "mined"
         ledger.record(
             session,

@@ -41,6 +41,7 @@ def _transactions() -> None:
         sa.Column("sent_at", _AT),
         sa.Column("mined_at", _AT),
         sa.Column("confirmed_at", _AT),
+        sa.Column("final_at", _AT),
         sa.PrimaryKeyConstraint("id", name="pk_relayer_transactions"),
         sa.UniqueConstraint(
             "chain_id", "sender", "nonce", name="uq_relayer_transactions_chain_id_sender_nonce"
@@ -67,6 +68,13 @@ def _transactions() -> None:
         "relayer_transactions",
         ["app", "kind", "created_at"],
         schema=_SCHEMA,
+    )
+    op.create_index(
+        "ix_relayer_transactions_not_final",
+        "relayer_transactions",
+        ["chain_id", "sender", "nonce"],
+        schema=_SCHEMA,
+        postgresql_where=sa.text("final_at IS NULL AND nonce IS NOT NULL"),
     )
 
 
