@@ -26,6 +26,7 @@ class SendProxy:
         self.error: dict[str, Any] = {"code": -32603, "message": "internal error"}
         #: All calls are refused with 503 while this is set.
         self.down = False
+        self.refused = 0
         #: Seconds before each answer.
         self.lag_s = 0.0
         #: Methods that are answered with null.
@@ -39,6 +40,7 @@ class SendProxy:
         body: Any = await request.json()
         await asyncio.sleep(self.lag_s)
         if self.down:
+            self.refused += 1
             return web.Response(status=503)
         calls = cast("list[dict[str, Any]]", body if isinstance(body, list) else [body])
         answers = [await self._answer(request, call) for call in calls]
