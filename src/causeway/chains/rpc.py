@@ -10,6 +10,7 @@ from typing import cast
 import aiohttp
 import msgspec
 
+from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import CausewayError, ProviderUnavailable, RateLimited, TransientError
 from causeway.chains.classify import ErrorReply, classify
 from causeway.chains.endpoint import Endpoint
@@ -55,7 +56,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
-        seconds = (date - (now or datetime.now(UTC))).total_seconds()
+        seconds = (date - (now or SYSTEM_CLOCK.now())).total_seconds()
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S) if seconds == seconds else None
 
 
