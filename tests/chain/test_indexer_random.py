@@ -16,6 +16,13 @@ from causeway.store.engine import Database
 from tests.chain.ledger import Book, Ledger, assert_as_fresh, drop, put, settle
 
 
+async def together(*doings: Awaitable[object]) -> None:
+    """Wait for all, whatever fails; raise the first failure that time does not heal."""
+    for outcome in await asyncio.gather(*doings, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, ChainBehind):
+            raise outcome
+
+
 class Story:
     """Random things that happen to a chain and to those who read it; told again by its seed."""
 
@@ -60,10 +67,10 @@ class Story:
         await self.chance.choice(self.indexers).step()
 
     async def steps_at_once(self) -> None:
-        await asyncio.gather(*(one.step() for one in self.indexers))
+        await together(*(one.step() for one in self.indexers))
 
     async def reorg_meanwhile(self) -> None:
-        await asyncio.gather(self.reorg(), *(one.step() for one in self.indexers))
+        await together(self.reorg(), *(one.step() for one in self.indexers))
 
     async def crash(self) -> None:
         """Cancel a step somewhere on its way."""
@@ -90,7 +97,7 @@ class Story:
                 await doing()
             except ChainBehind as error:
                 self.told.append(str(error))
-        await asyncio.gather(*(settle(one) for one in self.indexers))
+        await together(*(settle(one) for one in self.indexers))
 
 
 async def forget(database: Database) -> None:
