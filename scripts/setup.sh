@@ -37,7 +37,8 @@ PY
 start=$(date +%s)
 say "causeway: setting up $VENV (once; about a minute)"
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.9" 2>/dev/null ||
+  "$VENV/bin/python" -m pip install --disable-pip-version-check "uv>=0.9"
 say "  Python packages"
 VIRTUAL_ENV="$PWD/$VENV"
 case "$VENV" in /*) VIRTUAL_ENV="$VENV" ;; esac
@@ -46,5 +47,16 @@ export VIRTUAL_ENV
 "$VENV/bin/uv" pip install --quiet --no-deps --no-build-isolation -e .
 say "  node packages (a local Ethereum node, the Solidity compiler)"
 "$VENV/bin/python" scripts/node.py npm ci --silent --no-progress
+# The lock holds the node for Linux on x86-64; elsewhere the same release for this machine.
+case "$(uname -sm)" in
+  "Linux x86_64") anvil= ;;
+  "Linux aarch64") anvil=anvil-linux-arm64 ;;
+  "Darwin x86_64") anvil=anvil-darwin-amd64 ;;
+  "Darwin arm64") anvil=anvil-darwin-arm64 ;;
+  *) say "  no local Ethereum node for $(uname -sm): set CAUSEWAY_ANVIL to one"; anvil= ;;
+esac
+if [ -n "$anvil" ] && [ ! -d "node_modules/@foundry-rs/$anvil" ]; then
+  "$VENV/bin/python" scripts/node.py npm install --silent --no-progress --no-save "@foundry-rs/$anvil@1.7.1"
+fi
 printf '%s' "$want" > "$VENV/.setup"
 say "  done in $(( $(date +%s) - start )) s"
