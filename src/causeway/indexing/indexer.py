@@ -156,13 +156,13 @@ class Indexer:
             self._woken.clear()
             try:
                 progress = await self.step()
+                if on_facts is not None and (progress.facts or progress.undone):
+                    await on_facts()
             except Exception as error:  # noqa: BLE001 - a reader that ends is a reader nobody has
                 failures += 1
                 await self._wait(stop, await self._failed(error, failures))
                 continue
             failures = 0
-            if on_facts is not None and (progress.facts or progress.undone):
-                await on_facts()
             if not progress.behind and not progress.undone:
                 await self._wait(stop, self._poll_interval_s)
 
