@@ -44,7 +44,7 @@ async def open_pool(database: Database, size: int = 4) -> AsyncGenerator[Pool]:
         await pool.close(timeout=5)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Left:
     """What became of one row, when nothing but the engine's own columns changes."""
 

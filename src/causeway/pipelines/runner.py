@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections import Counter as Counted
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -53,6 +54,12 @@ WORK_SECONDS = Histogram(
 #: Failures of a whole provider in a row, without a success, that pause a stage.
 OUTAGE_AFTER = 5
 
+#: Hands that are full for longer than this call for help from other processes, seconds.
+BUSY_AFTER_S = 0.05
+
+#: A pause is heeded at the latest after this, seconds.
+PAUSE_SEEN_WITHIN_S = 0.5
+
 #: Errors that say nothing of the row: the other side is away, or asks to be asked later.
 PROVIDER_ERRORS = (ProviderUnavailable, RateLimited, ChainBehind)
 
@@ -69,7 +76,7 @@ class StageRunner(Generic[C]):
         bells: Bells,
         worker_name: str,
         *,
-        next_stages: Callable[[str], list[str]] = lambda _status: [],
+        ring_for: Callable[[str], None] = lambda _status: None,
     ) -> None:
         self.stage = stage
         self.statements = Statements(stage)
@@ -78,16 +85,31 @@ class StageRunner(Generic[C]):
         self._pool = pool
         self._bells = bells
         self._owner = f"{stage.name}@{worker_name}"
-        self._next_stages = next_stages
-        self._in_hand: dict[asyncio.Task[None], Claim] = {}
-        self._finished: list[tuple[Left, asyncio.Future[bool]]] = []
+        self._ring_for = ring_for
+        #: Rows being worked on, by key.
+        self._in_hand: dict[Any, tuple[asyncio.Task[None], Claim]] = {}
+        #: Results that wait to be written, and how many are waiting or being written.
+        self._finished: list[tuple[Left, type[Any]]] = []
+        self._writing = 0
         self._flushing: asyncio.Task[None] | None = None
+        #: Rows whose result is being written: they need no lease any more.
+        self._leaving: set[Any] = set()
         self._draining = asyncio.Lock()
+        self._again = False
         self._freed = asyncio.Event()
         self._closed = False
         self._failures = 0
         self._probing = False
         self._noted_at = 0.0
+        self._pause: control.Pause | None = None
+        self._pause_known_until = 0.0
+        # Looked up once: this is the path every transition takes.
+        self._left = {
+            kind: LEFT.labels(stage.app, stage.name, kind.__name__.lower())
+            for kind in (Advance, Back, Retry, Fail)
+        }
+        self._lost = LOST.labels(stage.app, stage.name)
+        self._seconds = WORK_SECONDS.labels(stage.app, stage.name)
 
     # ── taking up ────────────────────────────────────────────────────────────────────────────
 
@@ -96,30 +118,44 @@ class StageRunner(Generic[C]):
 
         A second bell while this goes on returns at once: the first call sees what it rang for.
         """
-        if self._draining.locked():
+        if self.poke():
             return
         async with self._draining:
+            structlog.contextvars.bind_contextvars(stage=self.stage.name)
             while not self._closed:
-                free = self.stage.batch - len(self._in_hand)
+                self._again = False
+                # Rows whose results are being written are not in hand any more; a full batch of
+                # them is as far as writing may fall behind.
+                behind = max(0, self._writing - self.stage.batch)
+                free = self.stage.batch - len(self._in_hand) - behind
                 if free <= 0:
-                    # Others may have hands free; we come back as soon as one of ours is.
-                    self._bells.ring_soon(self.stage.app, self.stage.name)
                     self._freed.clear()
-                    await self._freed.wait()
+                    await self._until_free()
                     continue
                 claims = await self._claim(free)
                 fault_point("pipelines.claimed")
                 for claim in claims:
                     task = asyncio.create_task(self._work(claim))
-                    self._in_hand[task] = claim
-                    task.add_done_callback(self._one_done)
-                if len(claims) < free:
+                    self._in_hand[claim.key] = (task, claim)
+                if len(claims) < free and not self._again:
                     return
+
+    def poke(self) -> bool:
+        """Have a drain that is going on look once more; False when none is."""
+        self._again = self._draining.locked()
+        return self._again
+
+    async def _until_free(self) -> None:
+        """Wait for a free hand; when that takes long, ring, so that other processes help."""
+        try:
+            await asyncio.wait_for(self._freed.wait(), BUSY_AFTER_S)
+        except TimeoutError:
+            self._bells.ring_soon(self.stage.app, self.stage.name)
+            await self._freed.wait()
 
     async def _claim(self, most: int) -> list[Claim]:
         early = False
-        async with self._database.sessions() as session:
-            pause = await control.paused(session, self.stage.app, self.stage.name)
+        pause = await self._paused()
         if pause is not None:
             may = pause.by != "operator" and await control.may_probe(
                 self._database, self.stage.app, self.stage.name
@@ -130,40 +166,56 @@ class StageRunner(Generic[C]):
         async with self._pool.connection() as connection:
             return await self.statements.claim(connection, self._owner, most, early=early)
 
-    def _one_done(self, task: asyncio.Task[None]) -> None:
-        del self._in_hand[task]
-        self._freed.set()
-        if not task.cancelled() and task.exception() is not None:
-            log.error("stage_task_failed", stage=self.stage.name, exc_info=task.exception())
+    async def _paused(self) -> control.Pause | None:
+        """Return why the stage is paused, as of a moment ago: it is asked at every claim."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._pause_known_until:
+            async with self._database.sessions() as session:
+                self._pause = await control.paused(session, self.stage.app, self.stage.name)
+            self._pause_known_until = now + PAUSE_SEEN_WITHIN_S
+        return self._pause
 
     # ── work ─────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self, claim: Claim) -> None:
-        stage = self.stage
-        started = asyncio.get_running_loop().time()
-        with structlog.contextvars.bound_contextvars(stage=stage.name, row=claim.key):
-            try:
-                outcome = await stage.work(self._context, claim)
-                fault_point("pipelines.worked")
-            except asyncio.CancelledError:
-                if self._closed:  # a stop: the row is free for others at once
-                    left = self._left(claim, stage.claims, "the worker stopped", 0.0, -1)
-                    await asyncio.shield(self._leave(left))
-                raise
-            except Exception as error:  # noqa: BLE001 (one row's error never ends the stage)
-                outcome = await self._judge(claim, error)
-            WORK_SECONDS.labels(stage.app, stage.name).observe(
-                asyncio.get_running_loop().time() - started
-            )
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        # The task has a context of its own, so nothing need be unbound.
+        structlog.contextvars.bind_contextvars(row=claim.key)
+        try:
+            outcome: Outcome | None = await self.stage.work(self._context, claim)
+            fault_point("pipelines.worked")
+            self._seconds.observe(loop.time() - started)
+            await self._record(claim, outcome)
+        except asyncio.CancelledError:
+            if self._closed:  # a stop: the row is free for others at once
+                tries, reason = max(0, claim.attempt - 1), "the worker stopped"
+                back = Left(claim.key, claim.fence, self.stage.claims, reason, 0.0, tries)
+                self._write(back, Retry)
+            raise
+        except Exception as error:  # noqa: BLE001 (one row's error never ends the stage)
+            await self._failed(claim, error)
+        finally:
+            self._leaving.discard(claim.key)
+            del self._in_hand[claim.key]
+            if not self._in_hand or not self._writing:
+                self._freed.set()
+
+    async def _failed(self, claim: Claim, error: Exception) -> None:
+        """Record what an error of the work, or of writing its result, means for the row."""
+        try:
+            outcome = await self._judge(claim, error)
             if outcome is not None:
                 await self._record(claim, outcome)
+        except Exception as again:
+            log.error("result_not_recorded", exc_info=again)
 
     async def _judge(self, claim: Claim, error: Exception) -> Outcome | None:
         """Turn an error into what becomes of the row; None when the row is not ours any more."""
         stage = self.stage
         tries = claim.attempt
         if isinstance(error, LeaseLost):
-            LOST.labels(stage.app, stage.name).inc()
+            self._lost.inc()
             return None
         if isinstance(error, ConfigurationError):
             message = "; ".join(error.problems)
@@ -176,6 +228,9 @@ class StageRunner(Generic[C]):
             log.warning("stage_without_database", error=error)
             wait_s = backoff_s(min(tries, 4), random.random())  # noqa: S311
             return Retry(wait_s, "the database did not answer", counts=False)
+        if isinstance(error, DBAPIError) and (refused := refused_transition(error)) is not None:
+            log.error("transition_refused", error=refused)
+            return self._retry_or_fail(claim, Retry(backoff_s(tries, 1.0), refused.message))
         if isinstance(error, PROVIDER_ERRORS):
             self._failures += 1
             await self._note(error.message)
@@ -212,7 +267,6 @@ class StageRunner(Generic[C]):
 
     async def _record(self, claim: Claim, outcome: Outcome) -> None:
         stage = self.stage
-        label = type(outcome).__name__.lower()
         if isinstance(outcome, Advance):
             to, reason, wait_s, attempts = outcome.to or stage.done, None, None, 0
             values, record = outcome.values, outcome.record
@@ -231,40 +285,35 @@ class StageRunner(Generic[C]):
             to, reason, wait_s = stage.claims, outcome.reason, outcome.after_s
             attempts = claim.attempt if outcome.counts else claim.attempt - 1
             values, record = {}, None
-        try:
-            if values or record is not None:
-                ours = await self._leave_with(claim, to, reason, values, record, attempts)
-            else:
-                left = Left(claim.key, claim.fence, to, reason, wait_s, attempts)
-                ours = await self._leave(left)
-        except Exception as error:
-            refused = refused_transition(error) if isinstance(error, DBAPIError) else None
-            log.error("result_not_recorded", row=claim.key, exc_info=refused or error)
+        if not values and record is None:
+            self._write(Left(claim.key, claim.fence, to, reason, wait_s, attempts), type(outcome))
             return
+        self._leaving.add(claim.key)
+        ours = await self._leave_with(claim, to, reason, values, record, attempts)
         fault_point("pipelines.left")
-        LEFT.labels(stage.app, stage.name, label).inc()
+        await self._written([(claim.key, claim.fence, to, type(outcome))] if ours else [])
         if not ours:
-            LOST.labels(stage.app, stage.name).inc()
-            log.warning("result_dropped", row=claim.key, fence=claim.fence)
-            return
-        if isinstance(outcome, (Advance, Back)):
-            if isinstance(outcome, Advance):
-                await self._succeeded()
-            for name in self._next_stages(to):
-                self._bells.ring_soon(stage.app, name)
+            self._drop(claim.key, claim.fence)
 
-    def _left(
-        self, claim: Claim, to: str, reason: str | None, wait_s: float | None, by: int
-    ) -> Left:
-        return Left(claim.key, claim.fence, to, reason, wait_s, max(0, claim.attempt + by))
+    def _drop(self, key: Any, fence: int) -> None:
+        self._lost.inc()
+        log.warning("result_dropped", row=key, fence=fence)
 
-    async def _leave(self, left: Left) -> bool:
-        """Write one result, together with those that finish at about the same time."""
-        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._finished.append((left, written))
+    async def _written(self, rows: Sequence[tuple[Any, int, str, type[Any]]]) -> None:
+        """Count what was written, ring for who comes next, and note that the stage does well."""
+        for kind, count in Counted(row[3] for row in rows).items():
+            self._left[kind].inc(count)
+        for status in {row[2] for row in rows if row[3] in (Advance, Back)}:
+            self._ring_for(status)
+        if any(row[3] is Advance for row in rows):
+            await self._succeeded()
+
+    def _write(self, left: Left, kind: type[Any]) -> None:
+        """Have a result written, together with those that finish at about the same time."""
+        self._finished.append((left, kind))
+        self._writing += 1
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
-        return await written
 
     async def _flush(self) -> None:
         while self._finished:
@@ -272,14 +321,18 @@ class StageRunner(Generic[C]):
             try:
                 async with self._pool.connection() as connection:
                     ours = await self.statements.leave(connection, [left for left, _ in batch])
-            except Exception as error:  # noqa: BLE001 (each waiter is told)
-                for _, written in batch:
-                    if not written.done():
-                        written.set_exception(error)
-            else:
-                for left, written in batch:
-                    if not written.done():
-                        written.set_result(left.key in ours)
+                fault_point("pipelines.left")
+                written = [(b.key, b.fence, b.to, kind) for b, kind in batch if b.key in ours]
+                for left, _ in batch:
+                    if left.key not in ours:
+                        self._drop(left.key, left.fence)
+                await self._written(written)
+            except Exception as error:
+                refused = refused_transition(error) if isinstance(error, DBAPIError) else None
+                log.error("results_not_recorded", rows=len(batch), exc_info=refused or error)
+            finally:
+                self._writing -= len(batch)
+                self._freed.set()
         self._flushing = None
 
     async def _leave_with(
@@ -328,12 +381,14 @@ class StageRunner(Generic[C]):
             self._failures, self._probing = 0, False
             ended = await control.resume(self._database, stage.app, stage.name, by="outage")
             ended |= await control.resume(self._database, stage.app, stage.name, by="configuration")
+            self._pause_known_until = 0.0
             if ended:
                 log.info("stage_goes_on")
                 async with self._pool.connection() as connection:
                     await self.statements.hurry(connection)
                 self._bells.ring_soon(stage.app, stage.name)
-        await self._note(None)
+        if asyncio.get_running_loop().time() - self._noted_at >= 1.0:
+            await self._note(None)
 
     async def _note(self, error: str | None) -> None:
         """Keep the last success or error, at most once a second: it is for people."""
@@ -349,28 +404,30 @@ class StageRunner(Generic[C]):
         """Renew the leases in hand each third of their time; stop work whose lease is lost."""
         while not self._closed:
             await asyncio.sleep(self.stage.lease_s / 3)
-            held = dict(self._in_hand)
+            held = {k: v for k, v in self._in_hand.items() if k not in self._leaving}
             if not held:
                 continue
             try:
                 async with self._pool.connection() as connection:
-                    ours = await self.statements.renew(connection, list(held.values()))
+                    ours = await self.statements.renew(connection, [c for _, c in held.values()])
             except (psycopg.Error, OSError, TimeoutError) as error:
                 log.warning("leases_not_renewed", error=error)
                 continue
-            for task, claim in held.items():
-                if claim.key not in ours and not task.done():
-                    LOST.labels(self.stage.app, self.stage.name).inc()
-                    log.warning("lease_lost", row=claim.key, fence=claim.fence)
+            for key, (task, claim) in held.items():
+                if key not in ours and key not in self._leaving and not task.done():
+                    self._lost.inc()
+                    log.warning("lease_lost", row=key, fence=claim.fence)
                     task.cancel()
 
     async def close(self, grace_s: float) -> None:
         """Take up nothing more; finish what is in hand within `grace_s`, then release it."""
         self._closed = True
         self._freed.set()
-        if self._in_hand:
-            await asyncio.wait(list(self._in_hand), timeout=grace_s)
-        for task in list(self._in_hand):
-            task.cancel()
-        if self._in_hand:
-            await asyncio.gather(*self._in_hand, return_exceptions=True)
+        tasks = [task for task, _ in self._in_hand.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._flushing is not None:
+            await self._flushing

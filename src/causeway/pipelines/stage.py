@@ -32,7 +32,7 @@ ATTRIBUTES = (
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Claim:
     """A row in hand. What is done under it counts only while `fence` is still the row's."""
 

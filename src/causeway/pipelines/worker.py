@@ -89,8 +89,10 @@ class PipelineWorker:
         for work in self._work:
             enabled = [stage for stage in work.stages if stage.enabled]
 
-            def next_stages(status: str, stages: Sequence[Stage[Any]] = work.stages) -> list[str]:
-                return [stage.name for stage in stages if stage.claims == status]
+            def ring_for(status: str, work: Work = work) -> None:
+                for stage in work.stages:
+                    if stage.claims == status:
+                        self._ring(work.app, stage.name)
 
             for stage in enabled:
                 self._runners[work.app, stage.name] = StageRunner(
@@ -100,8 +102,14 @@ class PipelineWorker:
                     pool,
                     self._bells,
                     self.name,
-                    next_stages=next_stages,
+                    ring_for=ring_for,
                 )
+
+    def _ring(self, app: str, stage: str) -> None:
+        """Ring for a stage; not by the bell when it is drained in this very process."""
+        runner = self._runners.get((app, stage))
+        if runner is None or not runner.poke():
+            self._bells.ring_soon(app, stage)
 
     def _coroutines(self, pool: Pool, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         parts: list[Coroutine[Any, Any, None]] = [self._answer_bells(stop)]
