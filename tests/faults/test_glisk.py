@@ -351,7 +351,9 @@ async def test_a_token_somebody_else_revealed_is_an_incident_and_never_hidden(
 
 @pytest.mark.parametrize("kind", ["html", "huge", "redirect", "truncate"])
 async def test_a_file_that_is_no_picture_is_never_kept(idle: Glisk, kind: Any) -> None:
-    more = {"location": "http://169.254.169.254/latest/meta-data"} if kind == "redirect" else {}
+    more: dict[str, Any] = (
+        {"location": "http://169.254.169.254/latest/meta-data"} if kind == "redirect" else {}
+    )
     idle.sandbox.fault("delivery", kind, **more)
     await idle.mint(idle.node.accounts[5].address, 1)
     async with working(idle.installation):

@@ -52,6 +52,10 @@ def examine(content: bytes) -> ImageFacts:
                     raise PermanentError(
                         f"the picture has {width} x {height} pixels, more than {MAX_PIXELS:,}"
                     )
+                if image.format == "PNG":
+                    # Decoding stops at the last pixel; this reads every chunk to the end.
+                    with Image.open(BytesIO(content), formats=["PNG"]) as whole:
+                        whole.verify()
                 image.load()
                 mime, extension = FORMATS[image.format or ""]
                 black = not any(high for _, high in ImageStat.Stat(image.convert("RGB")).extrema)
