@@ -373,6 +373,27 @@ async def test_a_file_that_is_no_picture_is_never_kept(idle: Glisk, kind: Any) -
     assert await reveals(idle) == Counter([1])
 
 
+async def test_the_self_hosted_generator_stands_in_while_replicate_is_away(
+    database_url: str,
+    anvil: AnvilNode,
+    glisk_contract: GliskContract,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_glisk(
+        database_url, anvil, glisk_contract, monkeypatch, worker=False
+    ) as first:
+        url = first.sandbox.selfhosted_url
+        async with running_glisk(
+            database_url, anvil, glisk_contract, monkeypatch, SELFHOSTED_IMAGE_API_URL=url
+        ) as glisk:
+            glisk.sandbox.fault("replicate", "status", status=503)
+            await glisk.mint(anvil.accounts[5].address, 6)
+            await all_revealed(glisk, 6)
+            jobs = (await glisk.http.get("/admin/token/1")).json()["history"]["generation_jobs"]
+            assert jobs[-1]["service"] == "selfhosted"
+            assert jobs[-1]["status"] == "succeeded"
+
+
 async def test_a_refused_prompt_is_drawn_once_more_with_the_harmless_one(idle: Glisk) -> None:
     author = idle.node.accounts[5]
     await idle.sign_in(author, "something forbidden")

@@ -116,7 +116,7 @@ def _colour(field: Array, palette: Array) -> Array:
 
 def _shapes(rng: np.random.Generator, picture: Array, palette: Array, count: int) -> Array:
     """Return the picture with discs, bars and arcs laid over it, half seen through."""
-    size = picture.shape[0]
+    size = int(picture.shape[0])
     layer = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
     for _ in range(count):
@@ -149,13 +149,14 @@ def _shapes(rng: np.random.Generator, picture: Array, palette: Array, count: int
             )
     over = np.asarray(layer, dtype=np.float32) / 255
     alpha_map = over[..., 3:]
-    return picture * (1 - alpha_map) + over[..., :3] * alpha_map
+    mixed: Array = (picture * (1 - alpha_map) + over[..., :3] * alpha_map).astype(np.float32)
+    return mixed
 
 
 def _sorted_rows(rng: np.random.Generator, picture: Array, share: float) -> Array:
     """Return the picture with stretches of some rows sorted by brightness."""
-    size = picture.shape[0]
-    light = picture @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
+    size = int(picture.shape[0])
+    light: Array = picture @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
     row = int(rng.integers(0, size // 8))
     while row < size:
         height = int(rng.integers(2, max(3, size // 24)))
@@ -172,7 +173,7 @@ def _sorted_rows(rng: np.random.Generator, picture: Array, share: float) -> Arra
 
 def _moved_blocks(rng: np.random.Generator, picture: Array, count: int) -> Array:
     """Return the picture with blocks torn out and put down beside their places."""
-    size = picture.shape[0]
+    size = int(picture.shape[0])
     for _ in range(count):
         height = int(rng.integers(3, max(4, size // 14)))
         width = int(rng.integers(size // 10, size // 2))
@@ -203,12 +204,12 @@ def _pulled_channels(rng: np.random.Generator, picture: Array, size: int) -> Arr
 
 def _scan_lines(picture: Array) -> Array:
     """Return the picture as a tube would show it: dimmer every third line, darker at the edges."""
-    size = picture.shape[0]
+    size = int(picture.shape[0])
     dim = np.ones(size, dtype=np.float32)
     dim[::3] = 0.86
     away = np.linspace(-1, 1, size, dtype=np.float32)
     edge = 1 - 0.28 * np.clip(away[:, None] ** 2 + away[None, :] ** 2 - 0.55, 0, 1)
-    return picture * dim[:, None, None] * edge[..., None]
+    return (picture * dim[:, None, None] * edge[..., None]).astype(np.float32)
 
 
 def contact_sheet(

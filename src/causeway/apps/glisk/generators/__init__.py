@@ -47,6 +47,11 @@ class Generators:
         self._failures = 0
         self._probe_at = 0.0
 
+    @property
+    def has_fallback(self) -> bool:
+        """Whether there is another to ask."""
+        return self._fallback is not None
+
     def choose(self) -> Generator:
         """Return who makes the next picture."""
         if self._fallback is None or self._failures < OUTAGE_AFTER:

@@ -27,9 +27,15 @@ from causeway.apps.glisk.generators import (
 )
 from causeway.apps.glisk.metadata import generation_seed, prompt_sha256
 from causeway.apps.glisk.models import GenerationJob, Image, Token, TokenStatus
-from causeway.base.errors import CausewayError, LeaseLost, PermanentError
+from causeway.base.errors import (
+    CausewayError,
+    LeaseLost,
+    PermanentError,
+    ProviderUnavailable,
+    RateLimited,
+)
 from causeway.base.faults import fault_point
-from causeway.pipelines.stage import Advance, Back, Claim, Outcome
+from causeway.pipelines.stage import Advance, Back, Claim, Outcome, Retry
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +61,15 @@ async def generate(ctx: GliskContext, claim: Claim) -> Outcome:
     if row["image_sha256"] is not None:
         # An equal mint was undone before: its picture is still good.
         return Advance()
-    generator = ctx.services.generators.choose()
+    generators = ctx.services.generators
+    generator = generators.choose()
     job = await _open_job(ctx, claim, generator)
     if job.service != generator.name:
-        generator = ctx.services.generators.named(job.service)
+        generator = generators.named(job.service)
     with structlog.contextvars.bound_contextvars(token_id=claim.key, job_id=str(job.id)):
         try:
             finished = await _finish(ctx, generator, job, int(claim.key))
+            generators.report(generator, well=True)
         except ContentRefused as refusal:
             return await _refused(ctx, claim, job, refusal)
         except GenerationLost as lost:
@@ -72,6 +80,13 @@ async def generate(ctx: GliskContext, claim: Claim) -> Outcome:
         except PermanentError as error:
             await _close_job(ctx, job, "failed", error)
             await _note(ctx, claim, "permanent", error)
+            raise
+        except (ProviderUnavailable, RateLimited) as error:
+            generators.report(generator, well=False)
+            await _note(ctx, claim, "transient", error)
+            if generators.has_fallback:
+                # The stage need not pause: before long the other generator is asked.
+                return Retry(error.retry_after_s or 1.0, error.message, counts=False)
             raise
         except CausewayError as error:
             await _note(ctx, claim, type(error).__name__, error)
@@ -97,7 +112,11 @@ async def _open_job(ctx: GliskContext, claim: Claim, generator: Generator) -> Jo
             .limit(1)
         )
         if last is not None and last.status == "started":
-            return _job(last, resumed=True)
+            if last.service == generator.name or last.external_job_id is not None:
+                return _job(last, resumed=True)
+            # Never begun where it was asked for, as far as we know, and now another is asked.
+            last.status = "abandoned"
+            last.completed_at = ctx.clock.now()
         settings = ctx.settings
         prompt = row["prompt_text"] or settings.default_prompt
         if row["censored"]:
