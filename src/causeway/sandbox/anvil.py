@@ -10,11 +10,13 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 from eth_account import Account as EthAccount
@@ -55,6 +57,11 @@ def find_anvil() -> Path:
     """
     named = os.environ.get("CAUSEWAY_ANVIL")
     if named:
+        if not os.access(named, os.X_OK) or Path(named).is_dir():
+            raise ConfigurationError(
+                f"CAUSEWAY_ANVIL names no program: {named}",
+                hint="set it to the path of anvil, or unset it and run `make setup`",
+            )
         return Path(named)
     package = _PLATFORMS.get((platform.system(), platform.machine()))
     if package is not None:
@@ -69,10 +76,26 @@ def find_anvil() -> Path:
     )
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end the node when the process that started it is gone (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+#: Loaded before there is a child: between fork and exec nothing may wait for a lock.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end the node when the process that started it is gone (Linux).
+
+    By SIGKILL: a paused node would keep any other signal waiting, and live on. The kernel counts
+    the thread that started the node as its parent, so start nodes from one that stays.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+
+def _last(words: IO[bytes]) -> str:
+    """Return the end of what the program complained about."""
+    words.seek(0)
+    return words.read().decode(errors="replace").strip()[-500:] or "is its port taken?"
 
 
 def _free_port() -> int:
@@ -98,6 +121,9 @@ class AnvilNode:
         self.accounts = accounts
         self._session = session
         self._ids = 0
+        #: Held from looking a nonce up until it is used: a wallet may send through several
+        #: contracts at once.
+        self.sending = asyncio.Lock()
 
     @property
     def url(self) -> str:
@@ -124,24 +150,26 @@ class AnvilNode:
 
         Blocks come with each transaction, or every `block_time_s` seconds. The chain id is random
         unless one is given, and is checked, so that a stranger's node is never written to.
+        `ConfigurationError` when there is no anvil, `CausewayError` with its words when it ends.
         """
-        wanted_id = chain_id or 1_000_000_000 + secrets.randbelow(1_000_000_000)
+        if chain_id is None:
+            chain_id = 1_000_000_000 + secrets.randbelow(1_000_000_000)
         program = find_anvil()
         accounts = _accounts(mnemonic)
+        timing = [] if block_time_s is None else ["--block-time", str(block_time_s)]
+        options = ["--chain-id", str(chain_id), "--mnemonic", mnemonic, "--accounts", "10"]
+        line = [str(program), *options, "--silent", *timing, *extra_args]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-            node = None
-            for _ in range(5):  # the port may be taken between our look and the node's
-                chosen = port or _free_port()
-                node = await cls._try(
-                    program, chosen, wanted_id, mnemonic, block_time_s, extra_args, session
-                )
-                if node is not None:
-                    break
-                if port is not None:
-                    break
-            if node is None:
-                raise CausewayError("the local Ethereum node did not start: is its port taken?")
-            node.accounts = accounts
+            with tempfile.TemporaryFile() as words:
+                node = None
+                # A free port may be taken between our look and the node's.
+                for _ in range(5 if port is None else 1):
+                    chosen = _free_port() if port is None else port
+                    node = await cls._try(line, chosen, chain_id, words, accounts, session)
+                    if node is not None:
+                        break
+                if node is None:
+                    raise CausewayError(f"the local Ethereum node did not start: {_last(words)}")
             try:
                 yield node
             finally:
@@ -150,38 +178,42 @@ class AnvilNode:
     @classmethod
     async def _try(
         cls,
-        program: Path,
+        line: Sequence[str],
         port: int,
         chain_id: int,
-        mnemonic: str,
-        block_time_s: float | None,
-        extra_args: Sequence[str],
+        words: IO[bytes],
+        accounts: tuple[DevAccount, ...],
         session: aiohttp.ClientSession,
     ) -> AnvilNode | None:
         """Start the program on a port; None when it ended at once or a stranger answers there."""
-        timing = [] if block_time_s is None else ["--block-time", str(block_time_s)]
         process = await asyncio.create_subprocess_exec(
-            str(program),
-            *("--port", str(port), "--chain-id", str(chain_id), "--mnemonic", mnemonic),
-            *("--accounts", "10", "--silent", *timing, *extra_args),
+            *(*line, "--port", str(port)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            stderr=words,
+            preexec_fn=partial(_die_with, os.getpid()),
         )
-        node = cls(process, port, chain_id, (), session)
-        deadline = asyncio.get_running_loop().time() + 20
-        while asyncio.get_running_loop().time() < deadline and process.returncode is None:
-            try:
-                answer = await node.rpc("eth_chainId")
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                await asyncio.sleep(0.02)
-                continue
-            if int(answer, 16) == chain_id:
-                return node
-            break
-        await node.stop()
-        return None
+        node = cls(process, port, chain_id, accounts, session)
+        ours = False
+        try:
+            ours = await node._answers()
+        finally:  # also when we are cancelled meanwhile
+            if not ours:
+                await node.stop()
+        return node if ours else None
+
+    async def _answers(self, seconds: float = 20) -> bool:
+        """Wait until the node answers with its chain id; False when it ends or another answers."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.process.returncode is None:
+                    try:
+                        return int(await self.rpc("eth_chainId"), 16) == self.chain_id
+                    except (aiohttp.ClientError, OSError):
+                        await asyncio.sleep(0.02)
+                    except (CausewayError, LookupError, TypeError, ValueError):
+                        return False  # whoever holds the port, it is no Ethereum node
+        return False
 
     async def rpc(self, method: str, *params: Any) -> Any:
         """Ask the node; `RpcFailure` carries the text of its error."""

@@ -33,9 +33,8 @@ class Contract:
         self.node = node
         self.abi = list(abi)
         self.address = str(to_checksum_address(address))
-        self._functions = {e["name"]: e for e in abi if e["type"] == "function"}
-        #: Nonces are ours to give: several transactions of a wallet go out before one is mined.
-        self._turn = asyncio.Lock()
+        #: By name and number of arguments: `safeTransferFrom` is there twice.
+        self._functions = {(e["name"], len(e["inputs"])): e for e in abi if e["type"] == "function"}
 
     @classmethod
     async def deploy_artifact(
@@ -51,7 +50,7 @@ class Contract:
 
     def encode(self, function: str, *args: Any) -> str:
         """Return the call data of a function, hex."""
-        inputs = [i["type"] for i in self._functions[function]["inputs"]]
+        inputs = [i["type"] for i in self._functions[function, len(args)]["inputs"]]
         selector = keccak(text=f"{function}({','.join(inputs)})")[:4]
         return "0x" + (selector + encode(inputs, args)).hex()
 
@@ -60,7 +59,7 @@ class Contract:
         raw = await self.node.rpc(
             "eth_call", {"to": self.address, "data": self.encode(function, *args)}, at
         )
-        kinds = [o["type"] for o in self._functions[function]["outputs"]]
+        kinds = [o["type"] for o in self._functions[function, len(args)]["outputs"]]
         values = decode(kinds, bytes.fromhex(raw[2:]))
         return values[0] if len(values) == 1 else values
 
@@ -73,10 +72,8 @@ class Contract:
         gas: int | None = None,
     ) -> str:
         """Sign and send a transaction and return its hash, mined or not."""
-        async with self._turn:
-            return await send(
-                self.node, account, self.address, self.encode(function, *args), value_wei, gas
-            )
+        data = self.encode(function, *args)
+        return await send(self.node, account, self.address, data, value_wei, gas)
 
     async def transact(
         self, account: DevAccount, function: str, *args: Any, value_wei: int = 0
@@ -119,9 +116,10 @@ class GliskContract(Contract):
         quantity: int,
         value_wei: int | None = None,
     ) -> str:
-        """Mint blind boxes of an author and return the transaction's hash."""
-        value = MINT_PRICE_WEI * quantity if value_wei is None else value_wei
-        return await self.send(account, "mint", prompt_author, quantity, value_wei=value)
+        """Mint blind boxes of an author, at the price of now; return the transaction's hash."""
+        if value_wei is None:
+            value_wei = await self.call("mintPrice") * quantity
+        return await self.send(account, "mint", prompt_author, quantity, value_wei=value_wei)
 
     async def token_uri(self, token_id: int) -> str:
         """Return what the contract shows for a token."""
@@ -148,8 +146,17 @@ async def send(
 ) -> str:
     """Sign an EIP-1559 transaction with the account's key and send it; return its hash.
 
-    Without `gas` it is estimated, and a revert is raised as `RpcFailure`.
+    Without `gas` it is estimated, and a revert is raised as `RpcFailure`. Transactions of this
+    process leave one after the other, in the order they were asked for, so that any number of a
+    wallet's can be on their way.
     """
+    async with node.sending:
+        return await _send(node, account, to, data, value_wei, gas)
+
+
+async def _send(
+    node: AnvilNode, account: DevAccount, to: str | None, data: str, value_wei: int, gas: int | None
+) -> str:
     fields: dict[str, Any] = {"from": account.address, "data": data, "value": hex(value_wei)}
     if to is not None:
         fields["to"] = to

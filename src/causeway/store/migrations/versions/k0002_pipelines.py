@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -88,8 +89,9 @@ def _in_our_schema(script: str) -> None:
     before = connection.scalar(sa.text("SHOW search_path"))
     connection.execute(sa.text("SET LOCAL search_path TO causeway"))
     # Past SQLAlchemy and its parameters: the script holds colons and per cent signs of its own.
-    with connection.connection.cursor() as cursor:
-        cursor.execute(script)
+    cursor: Any = connection.connection.cursor()
+    cursor.execute(script)
+    cursor.close()
     connection.execute(
         sa.text("SELECT set_config('search_path', :before, true)"), {"before": before}
     )
