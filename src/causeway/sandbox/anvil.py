@@ -77,7 +77,7 @@ def find_anvil() -> Path:
 
 
 #: Loaded before there is a child: between fork and exec nothing may wait for a lock.
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_with(parent: int) -> None:
@@ -164,6 +164,8 @@ class AnvilNode:
                 node = None
                 # A free port may be taken between our look and the node's.
                 for _ in range(5 if port is None else 1):
+                    words.seek(0)
+                    words.truncate()
                     chosen = _free_port() if port is None else port
                     node = await cls._try(line, chosen, chain_id, words, accounts, session)
                     if node is not None:

@@ -117,9 +117,8 @@ class GliskContract(Contract):
         value_wei: int | None = None,
     ) -> str:
         """Mint blind boxes of an author, at the price of now; return the transaction's hash."""
-        if value_wei is None:
-            value_wei = await self.call("mintPrice") * quantity
-        return await self.send(account, "mint", prompt_author, quantity, value_wei=value_wei)
+        value = await self.call("mintPrice") * quantity if value_wei is None else value_wei
+        return await self.send(account, "mint", prompt_author, quantity, value_wei=value)
 
     async def token_uri(self, token_id: int) -> str:
         """Return what the contract shows for a token."""
