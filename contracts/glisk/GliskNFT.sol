@@ -19,7 +19,8 @@ contract GliskNFT is ERC721Enumerable, AccessControl, ERC2981, ReentrancyGuard {
     uint256 public constant MAX_BATCH_SIZE = 50;
     /// How long authors have for claiming after the season before the rest may be swept.
     uint256 public constant SWEEP_PROTECTION_PERIOD = 14 days;
-    /// Half of a mint is its author's, the odd wei and the other half the treasury's.
+    /// Half of a mint is its author's, the odd wei and the other half the treasury's. Nobody can
+    /// claim for the zero address, so a mint without an author is the treasury's altogether.
     uint256 private constant AUTHOR_SHARE_DIVISOR = 2;
     uint96 private constant INITIAL_ROYALTY_BASIS_POINTS = 250;
 
