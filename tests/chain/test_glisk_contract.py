@@ -19,6 +19,11 @@ def selector(signature: str) -> str:
     return "0x" + keccak(text=signature)[:4].hex()
 
 
+def topic(signature: str) -> str:
+    """Return the topic an event's log begins with."""
+    return "0x" + keccak(text=signature).hex()
+
+
 async def refused(contract: GliskContract, signature: str, *call: object, value: int = 0) -> None:
     """Assert that a call is refused with that error of the contract's own."""
     account, function, *args = call
@@ -73,8 +78,11 @@ async def test_one_revealed_token_undoes_the_whole_batch_and_is_named(
     data = str(failure.value.context["error"])
     assert selector("AlreadyRevealed(uint256)") + f"{2:064x}" in data
     assert not await glisk_contract.is_revealed(1)
-    with pytest.raises(RpcFailure, match="revert"):
+    with pytest.raises(RpcFailure) as failure:
         await glisk_contract.reveal(keeper, [3, 3], ["a", "b"])
+    data = str(failure.value.context["error"])
+    assert selector("AlreadyRevealed(uint256)") + f"{3:064x}" in data
+    assert not await glisk_contract.is_revealed(3)
 
 
 async def test_empty_reveal_succeeds_and_lengths_must_match(
@@ -83,6 +91,52 @@ async def test_empty_reveal_succeeds_and_lengths_must_match(
     keeper = anvil.accounts[1]
     assert (await glisk_contract.reveal(keeper, [], []))["status"] == "0x1"
     await refused(glisk_contract, "LengthMismatch()", keeper, "revealTokens", [1], [])
+
+
+async def test_the_second_of_two_reveals_is_mined_and_reverts(
+    glisk_contract: GliskContract, anvil: AnvilNode
+) -> None:
+    await glisk_contract.mint(anvil.accounts[2], anvil.accounts[5].address, 1)
+    await anvil.rpc("evm_setAutomine", False)
+    sent = [
+        await glisk_contract.send(anvil.accounts[who], "revealTokens", [1], [uri], gas=300_000)
+        for who, uri in ((1, "ipfs://first"), (0, "ipfs://second"))
+    ]
+    await anvil.mine()
+    receipts = [await receipt_of(anvil, tx_hash) for tx_hash in sent]
+    won = [receipt["status"] for receipt in receipts].index("0x1")
+    assert {receipt["status"] for receipt in receipts} == {"0x1", "0x0"}
+    assert await glisk_contract.token_uri(1) == ("ipfs://first", "ipfs://second")[won]
+
+
+async def test_full_batch_costs_about_what_the_published_one_was_measured_to(
+    glisk_contract: GliskContract, anvil: AnvilNode
+) -> None:
+    minted = await receipt_of(
+        anvil, await glisk_contract.mint(anvil.accounts[2], anvil.accounts[5].address, 50)
+    )
+    assert minted["status"] == "0x1"
+    assert len(minted["logs"]) == 51
+    revealed = await glisk_contract.reveal(
+        anvil.accounts[1], range(1, 51), [f"ipfs://{'b' * 59}" for _ in range(50)]
+    )
+    assert int(minted["gasUsed"], 16) == pytest.approx(6_920_000, rel=0.15)
+    assert int(revealed["gasUsed"], 16) == pytest.approx(5_710_000, rel=0.15)
+
+
+async def test_blind_boxes_show_the_placeholder_and_unminted_tokens_nothing(
+    glisk_contract: GliskContract, anvil: AnvilNode
+) -> None:
+    owner = anvil.accounts[0]
+    await glisk_contract.mint(anvil.accounts[2], anvil.accounts[5].address, 2)
+    await glisk_contract.reveal(anvil.accounts[1], [2], ["ipfs://two"])
+    await glisk_contract.transact(owner, "setPlaceholderURI", "ipfs://box")
+    assert await glisk_contract.token_uri(1) == "ipfs://box"
+    assert await glisk_contract.token_uri(2) == "ipfs://two"
+    for read in ("tokenURI", "ownerOf"):
+        with pytest.raises(RpcFailure) as failure:
+            await glisk_contract.call(read, 3)
+        assert selector("ERC721NonexistentToken(uint256)") in str(failure.value.context["error"])
 
 
 async def test_reveal_needs_a_role(glisk_contract: GliskContract, anvil: AnvilNode) -> None:
@@ -97,41 +151,58 @@ async def test_reveal_needs_a_role(glisk_contract: GliskContract, anvil: AnvilNo
     )
     await glisk_contract.reveal(anvil.accounts[0], [1], ["by the admin"])
     assert await glisk_contract.token_uri(1) == "by the admin"
-    assert await glisk_contract.call("supportsInterface", bytes.fromhex("80ac58cd"))
+
+
+async def test_constants_and_interfaces_are_the_published_ones(
+    glisk_contract: GliskContract, anvil: AnvilNode
+) -> None:
+    keeper_role = bytes.fromhex("fc8737ab85eb45125971625a9ebdb75cc78e01d5c1fa80c4c6e5203f47bc4fab")
+    assert await glisk_contract.call("KEEPER_ROLE") == keeper_role
+    assert await glisk_contract.call("DEFAULT_ADMIN_ROLE") == bytes(32)
+    assert await glisk_contract.call("hasRole", keeper_role, anvil.accounts[1].address)
+    assert await glisk_contract.call("hasRole", bytes(32), anvil.accounts[0].address)
+    assert await glisk_contract.call("MAX_BATCH_SIZE") == 50
+    assert await glisk_contract.call("SWEEP_PROTECTION_PERIOD") == 14 * 86400
+    assert await glisk_contract.call("name") == "GLISK Season 0"
+    assert await glisk_contract.call("symbol") == "GLISK0"
+    spoken = {"ERC721": "80ac58cd", "Enumerable": "780e9d63", "ERC2981": "2a55205a"}
+    for name, interface in spoken.items():
+        assert await glisk_contract.call("supportsInterface", bytes.fromhex(interface)), name
     assert not await glisk_contract.call("supportsInterface", bytes.fromhex("49064906"))
 
 
-async def test_money_that_came_in_is_money_that_goes_out(
+async def test_only_the_admin_runs_the_season(
     glisk_contract: GliskContract, anvil: AnvilNode
 ) -> None:
-    owner, minter, author = anvil.accounts[0], anvil.accounts[2], anvil.accounts[5]
-    await glisk_contract.transact(
-        minter, "mint", author.address, 3, value_wei=MINT_PRICE_WEI * 3 + 1
-    )
-    owed = await glisk_contract.call("authorClaimable", author.address)
-    treasury = await glisk_contract.call("treasuryBalance")
-    balance = int(await anvil.rpc("eth_getBalance", glisk_contract.address, "latest"), 16)
-    assert owed + treasury == balance == MINT_PRICE_WEI * 3 + 1
-    await glisk_contract.transact(author, "claimAuthorRewards")
-    await refused(glisk_contract, "NoBalance()", author, "claimAuthorRewards")
-    await glisk_contract.transact(owner, "withdrawTreasury")
-    assert int(await anvil.rpc("eth_getBalance", glisk_contract.address, "latest"), 16) == 0
+    address = anvil.accounts[3].address
+    calls: list[tuple[object, ...]] = [
+        ("setMintPrice", 1),
+        ("setPlaceholderURI", "x"),
+        ("setDefaultRoyalty", address, 1),
+        ("endSeason",),
+        ("withdrawTreasury",),
+        ("sweepUnclaimedRewards", []),
+        ("recoverERC20", address, 1),
+        ("grantRole", bytes(32), address),
+    ]
+    denied = "AccessControlUnauthorizedAccount(address,bytes32)"
+    for call in calls:
+        await refused(glisk_contract, denied, anvil.accounts[1], *call)
 
 
-async def test_unclaimed_rewards_are_protected_for_two_weeks(
+async def test_price_and_royalty_can_be_changed(
     glisk_contract: GliskContract, anvil: AnvilNode
 ) -> None:
-    owner, author = anvil.accounts[0], anvil.accounts[5].address
-    await glisk_contract.mint(anvil.accounts[2], author, 1)
-    sweep = (owner, "sweepUnclaimedRewards", [author])
-    await refused(glisk_contract, "SeasonNotEnded()", *sweep)
-    await glisk_contract.transact(owner, "endSeason")
-    await refused(glisk_contract, "SweepProtectionActive()", *sweep)
-    await anvil.rpc("evm_increaseTime", hex(14 * 86400))
-    await anvil.mine()
-    await glisk_contract.transact(*sweep)
-    assert await glisk_contract.call("authorClaimable", author) == 0
-    assert await glisk_contract.call("treasuryBalance") == MINT_PRICE_WEI
+    owner, other = anvil.accounts[0], anvil.accounts[7].address
+    receipt = await glisk_contract.transact(owner, "setMintPrice", MINT_PRICE_WEI * 4)
+    assert receipt["logs"][0]["topics"][0] == topic("MintPriceUpdated(uint256,uint256)")
+    minted = await receipt_of(anvil, await glisk_contract.mint(anvil.accounts[2], other, 2))
+    assert minted["status"] == "0x1"  # without a value the price of now is paid
+    assert await glisk_contract.call("authorClaimable", other) == MINT_PRICE_WEI * 4
+    receipt = await glisk_contract.transact(owner, "setDefaultRoyalty", other, 500)
+    assert receipt["logs"][0]["topics"][0] == topic("RoyaltyUpdated(address,uint96)")
+    receiver, amount = await glisk_contract.call("royaltyInfo", 1, 10_000)
+    assert (receiver.lower(), amount) == (other.lower(), 500)
 
 
 async def test_two_mints_in_one_transaction_are_two_logs(
@@ -151,9 +222,3 @@ async def test_two_mints_in_one_transaction_are_two_logs(
     )
     batches = [log for log in receipt["logs"] if log["topics"][0] == BATCH_MINTED]
     assert [int(log["topics"][3], 16) for log in batches] == [1, 2]
-
-
-async def test_zero_author_earns_nothing(glisk_contract: GliskContract, anvil: AnvilNode) -> None:
-    await glisk_contract.mint(anvil.accounts[2], ZERO, 2)
-    assert await glisk_contract.call("authorClaimable", ZERO) == 0
-    assert await glisk_contract.call("treasuryBalance") == MINT_PRICE_WEI * 2

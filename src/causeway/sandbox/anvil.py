@@ -247,8 +247,17 @@ class AnvilNode:
         await self.rpc("anvil_rollback", depth)
 
     def pause(self) -> None:
-        """Stop the node in its tracks (SIGSTOP): it accepts connections and never answers."""
+        """Stop the node in its tracks (SIGSTOP): it accepts connections and never answers.
+
+        Nothing is answered any more once this returns: the signal is only on its way when it is
+        sent, and a thread of the node could still serve a request (Linux; elsewhere it may).
+        """
         self.process.send_signal(signal.SIGSTOP)
+        if sys.platform == "linux":
+            with suppress(ChildProcessError):  # it ended meanwhile, and was reaped
+                # WNOWAIT leaves the news for whoever waits for the process.
+                how = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+                os.waitid(os.P_PID, self.process.pid, how)
 
     def resume(self) -> None:
         """Let a paused node go on."""
