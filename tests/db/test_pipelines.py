@@ -478,3 +478,24 @@ async def test_a_retry_after_is_honoured_to_the_second(database: Database) -> No
         database, "SELECT extract(epoch FROM next_at - clock_timestamp()) FROM staged.items"
     )
     assert 25 < wait_s <= 30
+
+
+async def test_who_lost_its_lease_cannot_write_over_who_has_it_now(database: Database) -> None:
+    await create(database, rows=1)
+    first, _ = stages(lease_s=0.05)
+    statements = Statements(first)
+    async with open_pool(database) as pool, pool.connection() as connection:
+        (late,) = await statements.claim(connection, "late", 1)
+
+        async def taken_back() -> bool:
+            return await statements.take_back(connection) == 1
+
+        await until(taken_back)
+        (now,) = await statements.claim(connection, "now", 1)
+        assert now.fence > late.fence
+        result = Left(late.key, late.fence, "half", None, None, 0)
+        assert await statements.leave(connection, [result]) == set()
+        assert await statements.renew(connection, [late]) == set()
+        assert await statements.renew(connection, [now]) == {1}
+        result = Left(now.key, now.fence, "half", None, None, 0)
+        assert await statements.leave(connection, [result]) == {1}
