@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import logging as std
@@ -23,6 +24,7 @@ from causeway.apps.glisk.metadata import (
     prompt_sha256,
     token_uri,
 )
+from causeway.apps.glisk.models import EDGES, TokenStatus
 from causeway.apps.glisk.settings import GliskSettings
 from causeway.base import logging
 from causeway.base.errors import ConfigurationError, InvalidInput, PermanentError
@@ -262,3 +264,9 @@ def test_secrets_never_reach_a_log_line(
             structlog.get_logger("t").exception("failed")
     assert secret not in stream.getvalue()
     assert "42" in stream.getvalue()
+
+
+def test_the_database_guards_exactly_the_edges_the_app_declares() -> None:
+    newest = importlib.import_module("causeway.apps.glisk.migrations.versions.g0001_season_0")
+    assert set(newest.EDGES) == set(EDGES)
+    assert {status for edge in EDGES for status in edge} == set(TokenStatus)
