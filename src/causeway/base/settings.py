@@ -73,6 +73,13 @@ class KernelSettings(Settings):
     port: int = Field(
         8000, ge=0, le=65535, validation_alias="CAUSEWAY_PORT", description="0 = any free port"
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        validation_alias="CAUSEWAY_METRICS_PORT",
+        description="port on which a process that serves no API shows its metrics",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",
         validation_alias=AliasChoices("CAUSEWAY_LOG_LEVEL", "LOG_LEVEL"),

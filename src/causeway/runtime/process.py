@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 
 from causeway.app import AnyApp
 from causeway.base.errors import ConfigurationError
@@ -58,6 +59,9 @@ async def _run(
         installation = await stack.enter_async_context(open_installation(apps, kernel))
         if listening is not None:
             await stack.enter_async_context(serving(installation, listening, kernel.grace_s))
+        elif kernel.metrics_port is not None:
+            server, _ = start_http_server(kernel.metrics_port, kernel.host)
+            stack.callback(server.shutdown)
         if worker:
             await stack.enter_async_context(working(installation, only))
         log.info(
