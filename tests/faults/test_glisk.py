@@ -29,6 +29,7 @@ from causeway.sandbox import dag
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.glisk_chain import GliskContract, receipt_of
 from tests.glisk_app import Glisk, delivery_of, running_glisk, until
+from tests.postgres_fixtures import PostgresServer, migrated_template
 
 SOURCE = Path(__file__).parents[2] / "src" / "causeway"
 REVEALED = "0x5f36dfedf769ad12bf71aec843edc397276a255b70d51016d99f5fb020dfd902"
@@ -432,3 +433,28 @@ async def test_a_stuck_reveal_is_replaced_with_the_same_nonce(
         await anvil.mine()
         await all_revealed(glisk, 1)
         await check(glisk, 1)
+
+
+async def test_a_restart_of_postgresql_is_waited_out(
+    postgres_server: PostgresServer,
+    anvil: AnvilNode,
+    glisk_contract: GliskContract,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = await asyncio.to_thread(migrated_template, postgres_server)
+    url = postgres_server.create("restarted", template)
+    async with running_glisk(
+        url, anvil, glisk_contract, monkeypatch, GLISK_LEASE_SECONDS="2"
+    ) as glisk:
+        glisk.sandbox.settings.latency_s = 0.5
+        await glisk.mint(anvil.accounts[5].address, 6)
+        await glisk.until_status(1, "generating")
+        await asyncio.to_thread(postgres_server.stop)
+        answer = await glisk.http.get("/health")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "DATABASE_UNAVAILABLE"
+        refused = await glisk.deliver({"id": "w", "type": "GRAPHQL", "event": {}})
+        assert refused.status_code in (400, 503)
+        await asyncio.to_thread(postgres_server.start)
+        await all_revealed(glisk, 6)
+        await check(glisk, 6)
