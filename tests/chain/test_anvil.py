@@ -13,7 +13,8 @@ import pytest
 
 from causeway.base.errors import CausewayError, ConfigurationError
 from causeway.sandbox.anvil import AnvilNode, RpcFailure
-from causeway.sandbox.glisk_chain import GliskContract
+from causeway.sandbox.glisk_chain import GliskContract, receipt_of
+from tests.chain.test_glisk_contract import minted
 
 
 def children() -> set[int]:
@@ -154,13 +155,15 @@ async def test_one_wallet_sends_through_several_contracts_at_once(anvil: AnvilNo
         *(each.send(wallet, "setApprovalForAll", keeper, True) for each in contracts * 5)
     )
     assert len(set(sent)) == 15
+    for tx_hash in sent:
+        await receipt_of(anvil, tx_hash)
     assert await anvil.rpc("eth_getTransactionCount", wallet.address, "latest") == hex(15)
 
 
 async def test_functions_of_one_name_are_told_apart_by_their_arguments(anvil: AnvilNode) -> None:
     keeper, wallet, other = (anvil.accounts[n] for n in (1, 2, 3))
     contract = await GliskContract.deploy(anvil, keeper_address=keeper.address)
-    await contract.mint(wallet, keeper.address, 2)
+    await minted(contract, wallet, keeper.address, 2)
     move = (wallet, "safeTransferFrom", wallet.address, other.address)
     await contract.transact(*move, 1)
     await contract.transact(*move, 2, b"with data")

@@ -6,7 +6,7 @@ import pytest
 
 from causeway.sandbox.anvil import AnvilNode, RpcFailure
 from causeway.sandbox.glisk_chain import MINT_PRICE_WEI, Contract, GliskContract, receipt_of
-from tests.chain.test_glisk_contract import refused, selector, topic
+from tests.chain.test_glisk_contract import minted, refused, selector, topic
 from tests.unit.test_contract_build import built
 
 ZERO = "0x" + "0" * 40
@@ -51,7 +51,7 @@ async def test_several_authors_and_gifts_add_up_to_the_balance(
     authors = [anvil.accounts[n].address for n in (5, 6, 7)]
     for number, author in enumerate(authors, 1):
         value = MINT_PRICE_WEI * number + number
-        await glisk_contract.mint(anvil.accounts[2], author, number, value)
+        await minted(glisk_contract, anvil.accounts[2], author, number, value)
     fields = {
         "from": anvil.accounts[3].address,
         "to": glisk_contract.address,
@@ -70,7 +70,7 @@ async def test_unclaimed_rewards_are_protected_for_two_weeks(
     glisk_contract: GliskContract, anvil: AnvilNode
 ) -> None:
     owner, author = anvil.accounts[0], anvil.accounts[5].address
-    await glisk_contract.mint(anvil.accounts[2], author, 1)
+    await minted(glisk_contract, anvil.accounts[2], author, 1)
     await refused(glisk_contract, "SeasonNotEnded()", owner, "sweepUnclaimedRewards", [author])
     receipt = await glisk_contract.transact(owner, "endSeason")
     assert receipt["logs"][0]["topics"][0] == topic("SeasonEnded(uint256)")
@@ -99,7 +99,7 @@ async def test_claims_stay_open_after_the_season(
     glisk_contract: GliskContract, anvil: AnvilNode
 ) -> None:
     author = anvil.accounts[5]
-    await glisk_contract.mint(anvil.accounts[2], author.address, 1)
+    await minted(glisk_contract, anvil.accounts[2], author.address, 1)
     await glisk_contract.transact(anvil.accounts[0], "endSeason")
     await anvil.rpc("evm_increaseTime", hex(30 * 86400))
     await glisk_contract.transact(author, "claimAuthorRewards")
@@ -107,7 +107,7 @@ async def test_claims_stay_open_after_the_season(
 
 
 async def test_zero_author_earns_nothing(glisk_contract: GliskContract, anvil: AnvilNode) -> None:
-    await glisk_contract.mint(anvil.accounts[2], ZERO, 2)
+    await minted(glisk_contract, anvil.accounts[2], ZERO, 2)
     assert await glisk_contract.call("authorClaimable", ZERO) == 0
     assert await glisk_contract.call("treasuryBalance") == MINT_PRICE_WEI * 2
 
@@ -138,7 +138,7 @@ async def test_rewards_stay_claimable_when_they_cannot_be_paid_out(
     author = await Contract.deploy_artifact(
         anvil, anvil.accounts[0], built("ContractWallet"), anvil.accounts[4].address
     )
-    await glisk_contract.mint(anvil.accounts[2], author.address, 2)
+    await minted(glisk_contract, anvil.accounts[2], author.address, 2)
     fields = {
         "from": author.address,
         "to": glisk_contract.address,
