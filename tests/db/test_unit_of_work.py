@@ -127,3 +127,14 @@ async def test_a_cancelled_unit_of_work_gives_its_connection_back(database: Data
         await task
     assert await names(database) == set()
     assert "Checked out connections: 0" in database.engine.pool.status()
+
+
+async def test_a_snapshot_shows_one_moment_whatever_others_commit(database: Database) -> None:
+    async with Work(database) as reader:
+        await reader.snapshot()
+        assert await reader.leases.names() == set()
+        async with Work(database) as writer:
+            await writer.leases.add("a")
+            await writer.commit()
+        assert await reader.leases.names() == set()
+    assert await names(database) == {"a"}

@@ -11,14 +11,23 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from causeway.base.errors import ConfigurationError
+from causeway.base.logging import conceal, redact_text
 
 S = TypeVar("S", bound="Settings")
 
@@ -36,6 +45,21 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
 
+def _web_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must be an address that begins with http:// or https://") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in value:
+        raise ValueError("must be an address that begins with http:// or https://")
+    return value.rstrip("/")
+
+
+#: The address of a service, without a final slash.
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+
+
 class Settings(BaseSettings):
     """Base of the kernel's and every app's settings."""
 
@@ -45,6 +69,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        str_strip_whitespace=True,
         hide_input_in_errors=True,
     )
 
@@ -106,20 +131,69 @@ class KernelSettings(Settings):
 
 
 def load(kind: type[S], **overrides: Any) -> S:
-    """Read settings of that kind; `ConfigurationError` lists everything that is wrong."""
+    """Read settings of that kind; `ConfigurationError` lists everything that is wrong.
+
+    What is secret in them is taken out of everything that is logged from then on.
+    """
     try:
-        return kind(**overrides)
+        settings = kind(**overrides)
     except ValidationError as error:
         raise ConfigurationError(list(_problems(kind, error))) from None
+    for name in kind.model_fields:
+        conceal(*_secrets(getattr(settings, name)))
+    return settings
+
+
+def _secrets(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, tuple):
+        for part in cast("tuple[object, ...]", value):
+            yield from _secrets(part)
 
 
 def _problems(kind: type[Settings], error: ValidationError) -> Iterator[str]:
+    """Yield one line for each variable: its name, its value unless secret, what is allowed."""
+    reasons: dict[str, list[str]] = {}
+    begins: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False):
-        first = str(item["loc"][0]) if item["loc"] else kind.__name__
-        name, field = _field_named(kind, first)
+        first = str(item["loc"][0]) if item["loc"] else ""
+        name, field = _field_named(kind, first) if first else ("", None)
         value = _given(name)
-        shown = "" if field is None or _is_secret(field) or value is None else f" (is {value!r})"
-        yield f"{name}{shown}: {item['msg']}"
+        shown = "" if field is None or _is_secret(field) or value is None else _quoted(value)
+        begins[name] = f"{name}{shown}: " if name else ""
+        reason = item["msg"].removeprefix("Value error, ")
+        if field is not None and (allowed := _range(field)):
+            reason = f"{reason} (allowed: {allowed})"
+        if reason not in reasons.setdefault(name, []):
+            reasons[name].append(reason)
+    for name, told in reasons.items():
+        # A value that fits none of several kinds has one reason for each of them.
+        yield f"{begins[name]}{'; or: '.join(told)}"
+
+
+def _quoted(value: str) -> str:
+    return f" (is {redact_text(value[:200])!r})"
+
+
+def _range(field: FieldInfo) -> str:
+    """Return what a number or a text's length may be, as people write it; empty without limits."""
+    limits: dict[str, object] = {}
+    for rule in field.metadata:
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
+            if (limit := getattr(rule, name, None)) is not None:
+                limits[name] = limit
+    shortest, longest = limits.get("min_length", 0), limits.get("max_length")
+    if longest is not None:
+        return f"{shortest} to {longest} characters"
+    least = limits["ge"] if "ge" in limits else limits.get("gt")
+    most = limits["le"] if "le" in limits else limits.get("lt")
+    above, below = "more than " * ("gt" in limits), "less than " * ("lt" in limits)
+    if least is not None and most is not None:
+        return f"{above}{least} to {below}{most}"
+    if least is not None:
+        return f"{above}{least}" + (" or more" if "ge" in limits else "")
+    return f"at most {most}" if most is not None else ""
 
 
 def _field_named(kind: type[Settings], name: str) -> tuple[str, FieldInfo | None]:
@@ -154,13 +228,17 @@ def _given(name: str) -> str | None:
     return by_upper.get(name) or _env_file().get(name)
 
 
+#: Where a value came from; `argument` is what the program itself was told.
+Origin = Literal["argument", "environment", ".env", "default"]
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting as `causeway config` shows it."""
 
     name: str
     value: str
-    origin: Literal["environment", ".env", "default"]
+    origin: Origin
     description: str
 
 
@@ -171,7 +249,7 @@ def describe(settings: Settings) -> list[Setting]:
     shown: list[Setting] = []
     for field_name, field in type(settings).model_fields.items():
         names = variable_names(field_name, field)
-        origin: Literal["environment", ".env", "default"] = "default"
+        origin: Origin = "argument" if field_name in settings.model_fields_set else "default"
         name = names[0]
         for candidate in names:
             if environment.get(candidate):
@@ -192,5 +270,5 @@ def _shown(value: Any, field: FieldInfo) -> str:
         many = f" ({len(value)})" if isinstance(value, tuple) else ""  # pyright: ignore[reportUnknownArgumentType]
         return f"set, hidden{many}" if value else "not set"
     if isinstance(value, tuple):
-        return ",".join(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return str(value)
+        return redact_text(",".join(str(v) for v in value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return redact_text(str(value))

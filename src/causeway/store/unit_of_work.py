@@ -50,6 +50,14 @@ class UnitOfWork:
         # Shielded: a task that is cancelled here would leave its connection in the transaction.
         await asyncio.shield(asyncio.ensure_future(self.session.close()))
 
+    async def snapshot(self) -> None:
+        """See the database as it is at one moment in everything that is read from now on.
+
+        For answers put together from several queries, so that no half of somebody else's change
+        is shown. To be called before the first query.
+        """
+        await self.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
     async def commit(self) -> None:
         """Make what was done lasting."""
         await self.session.commit()

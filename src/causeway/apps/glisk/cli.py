@@ -176,6 +176,7 @@ def token(
 
     async def work(ctx: GliskContext) -> int:
         async with unit_of_work(ctx) as uow:
+            await uow.snapshot()
             found = await uow.tokens.get_by_id(token_id)
             if found is None:
                 raise NotFound(f"there is no token {token_id}")

@@ -54,6 +54,7 @@ async def reveal_now(
 async def token_detail(ctx: Ctx, token_id: TokenIdPath) -> dict[str, Any]:
     """Return one token and everything that was done for it."""
     async with unit_of_work(ctx) as uow:
+        await uow.snapshot()
         token = await uow.tokens.get_by_id(token_id)
         if token is None:
             raise NotFound(f"there is no token {token_id}")
