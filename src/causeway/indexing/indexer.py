@@ -282,7 +282,7 @@ class Indexer:
             await checkpoints.drop_blocks(session, name, above=fork.number)
             await checkpoints.keep_blocks(session, name, [fork])
             if self.source.on_undone is not None:
-                undone = Undone(name, fork.number + 1, here.number, rows)
+                undone = Undone(name, fork.number + 1, here.number, rows, fork, here.block)
                 await self.source.on_undone(session, undone)
             fault_point("indexing.undo.before_commit")
         fault_point("indexing.undo.after_commit")

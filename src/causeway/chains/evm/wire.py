@@ -22,6 +22,7 @@ class WireBlock(msgspec.Struct, rename="camel"):
     parent_hash: str
     timestamp: str
     gas_limit: str
+    logs_bloom: str | None = None
 
     def block(self) -> Block:
         """Return it as a block."""
