@@ -271,7 +271,9 @@ async def test_the_app_is_told_in_the_transaction_of_the_undo(
     assert await book.rows(database) == before
     await one.step()
     # Two entries and two moves, the second a change of the first's entry.
-    assert told[1] == (Undone("ledger", first + 1, first + 1, 4), 1)
+    undone, left = told[1]
+    assert (undone.first, undone.last, undone.rows, left) == (first + 1, first + 1, 4, 1)
+    assert (undone.fork.number, undone.old_head.number) == (first, first + 1)
 
 
 async def test_many_at_once_undo_and_apply_once(
@@ -333,8 +335,8 @@ async def test_a_slow_reader_adds_nothing_to_another_branch_of_the_same_height(
         slow_chain = chain_at(proxy.url, anvil.chain_id)
         await slow_chain.verify()
         slow = indexer(database, slow_chain, book, ledger)
-        # Its three questions: where are we, which blocks, which logs.
-        proxy.meanwhile = [None, None, replace]
+        # Its two questions: where are we, and what does the new block hold.
+        proxy.meanwhile = [None, replace]
         progress = await slow.step()
         assert not proxy.meanwhile
         assert progress.facts == 0

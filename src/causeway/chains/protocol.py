@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -19,6 +19,8 @@ class Block:
     hash: str
     parent_hash: str
     timestamp: datetime
+    #: EVM: which logs it can have (yellow paper, M3:2048); None where that is not known.
+    logs_bloom: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.chains.protocol import Block
 from causeway.indexing.models import AppliedBlock, Checkpoint
-from causeway.indexing.source import Source
+from causeway.indexing.source import AnySource
 
 
 class CheckpointMoved(Exception):
@@ -26,7 +26,9 @@ async def load(session: AsyncSession, source: str) -> Checkpoint | None:
     return await session.scalar(select(Checkpoint).where(Checkpoint.source == source))
 
 
-async def begin(session: AsyncSession, source: Source, chain_id: int, before: Block) -> Checkpoint:
+async def begin(
+    session: AsyncSession, source: AnySource, chain_id: int, before: Block
+) -> Checkpoint:
     """Put the checkpoint on the block before the start block; return it, or the one there is."""
     added = await session.scalar(
         insert(Checkpoint)

@@ -19,15 +19,18 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import CausewayError, ChainBehind, ConfigurationError, TransientError
 from causeway.base.faults import fault_point
-from causeway.chains.protocol import Block, Chain
+from causeway.chains.evm.chain import EvmChain
+from causeway.chains.protocol import Block
 from causeway.indexing import checkpoint as checkpoints
-from causeway.indexing import undo
+from causeway.indexing import outbox, undo
 from causeway.indexing.checkpoint import CheckpointMoved
+from causeway.indexing.events import EventReading
 from causeway.indexing.models import Checkpoint
 from causeway.indexing.observe import Observer
-from causeway.indexing.reading import BEFORE_GENESIS, ChainMoved, Reader, Stretch
+from causeway.indexing.reading import BEFORE_GENESIS, ChainMoved, Reading, Stretch
 from causeway.indexing.reorg import ReorgTooDeep, Shrinking, find_fork
-from causeway.indexing.source import Source, Undone
+from causeway.indexing.source import AnySource, BlockSource, Undone
+from causeway.indexing.whole import BlockReading
 from causeway.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -38,6 +41,8 @@ _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
 #: How often `catch_up` looks for a block that is not there yet.
 _LOOK_AGAIN_S = 0.1
+#: Ranges read at once while following.
+_READ_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,15 @@ class Indexer:
     `finality_depth`: blocks below the head after which nothing is replaced, where the chain offers
     no `finalized` tag. `patience_s` and `patience_polls`: how long a head below the checkpoint is
     taken for a provider that lags before it is believed that the chain became shorter.
+    `every_header`: prove of final blocks too that no log is missing, at the price of a header for
+    each; without it only blocks that can still be replaced are checked.
     """
 
     def __init__(
         self,
         database: Database,
-        chain: Chain,
-        source: Source,
+        chain: EvmChain,
+        source: AnySource,
         *,
         clock: Clock = SYSTEM_CLOCK,
         poll_interval_s: float = 2.0,
@@ -81,6 +88,7 @@ class Indexer:
         finality_depth: int = 128,
         patience_s: float = 3.0,
         patience_polls: int = 3,
+        every_header: bool = True,
     ) -> None:
         self.source = source
         self._database = database
@@ -88,8 +96,12 @@ class Indexer:
         self._clock = clock
         self._poll_interval_s = poll_interval_s
         self._finality_depth = finality_depth
-        self._handlers = source.handlers_by_topic()
-        self._reader = Reader(chain, source, max_range)
+        self._reading: Reading[Any] = (
+            BlockReading(chain, source)
+            if isinstance(source, BlockSource)
+            else EventReading(chain, source, max_range, every_header=every_header)
+        )
+        self._here: tuple[int, str] | None = None
         self._shrinking = Shrinking(clock, patience_s, patience_polls)
         self._observer = Observer(source.name, clock)
         self._woken = asyncio.Event()
@@ -112,6 +124,11 @@ class Indexer:
                 return await self._step()
             except (CheckpointMoved, ChainMoved) as error:
                 moved = error
+                await self._reading.rest(forget=True)
+            except BaseException:
+                self._here = None
+                await self._reading.rest(forget=True)
+                raise
         if isinstance(moved, ChainMoved):
             raise moved
         # Others were quicker each time: what there was to do is being done.
@@ -123,6 +140,14 @@ class Indexer:
 
         Raises `ChainBehind` when that takes more than `deadline_s` seconds.
         """
+        self._reading.read_ahead(_READ_AHEAD)
+        try:
+            return await self._catch_up(to_block, deadline_s)
+        finally:
+            self._reading.read_ahead(1)
+            await self._reading.rest()
+
+    async def _catch_up(self, to_block: int, deadline_s: float) -> Block:
         end = self._clock.monotonic() + deadline_s
         why = "the chain has not reached it"
         while True:
@@ -151,6 +176,16 @@ class Indexer:
 
         `on_facts` is called after each commit that applied or undid anything.
         """
+        self._reading.read_ahead(_READ_AHEAD)
+        try:
+            await self._follow(stop, on_facts)
+        finally:
+            self._reading.read_ahead(1)
+            await self._reading.rest()
+
+    async def _follow(
+        self, stop: asyncio.Event, on_facts: Callable[[], Awaitable[None]] | None
+    ) -> None:
         failures = 0
         while not stop.is_set():
             self._woken.clear()
@@ -199,6 +234,11 @@ class Indexer:
                 await undo.require_attached(session, self.source.derived)
                 self._attached = True
             found = await checkpoints.load(session, self.source.name)
+            if found is not None and self._here != (found.number, found.hash):
+                # Somebody else moved it: what is remembered of rows may not be true any more.
+                await self._reading.rest(forget=True)
+                self._here = (found.number, found.hash)
+            await self._reading.prepare(session)
         if found is None:
             before = self.source.start_block - 1
             (block,) = await self._chain.look(before) if before >= 0 else (BEFORE_GENESIS,)
@@ -218,17 +258,17 @@ class Indexer:
         self, here: Checkpoint, applied: Block, head: Block, final_number: int
     ) -> Progress:
         if here.number < final_number:
-            up_to = min(final_number, head.number)
-            stretch = await self._reader.final(here.number, up_to)
+            stretch = await self._reading.final(applied, min(final_number, head.number))
         else:
-            stretch = await self._reader.tip(applied, head)
+            stretch = await self._reading.tip(applied, head)
         await self._apply(here, stretch, head, final_number)
+        self._here = (stretch.last.number, stretch.last.hash)
         fault_point("indexing.after_commit")
-        self._observer.applied(stretch.last, head, stretch.facts)
-        return Progress(stretch.last, head, facts=len(stretch.facts))
+        self._observer.applied(stretch.last, head, stretch.counts)
+        return Progress(stretch.last, head, facts=sum(stretch.counts.values()))
 
     async def _apply(
-        self, here: Checkpoint, stretch: Stretch, head: Block, final_number: int
+        self, here: Checkpoint, stretch: Stretch[Any], head: Block, final_number: int
     ) -> None:
         name = self.source.name
         async with self._database.transaction() as session:
@@ -242,12 +282,15 @@ class Indexer:
             )
             fault_point("indexing.moved")
             await checkpoints.keep_blocks(session, name, stretch.blocks)
-            noted: int | None = None
-            for fact in stretch.facts:
-                if stretch.replaceable and fact.block.number != noted:
-                    noted = fact.block.number
-                    await undo.note_changes(session, name, noted)
-                await self._handlers[fact.log.topics[0]](session, fact)
+            await self._reading.apply(session, stretch)
+            if self.source.outbox is not None:
+                await outbox.release(
+                    session,
+                    name,
+                    self.source.outbox,
+                    stretch.last.number,
+                    min(final_number, stretch.last.number),
+                )
             if final_number > here.final_number or not stretch.replaceable:
                 await checkpoints.drop_blocks(
                     session, name, below=min(final_number, stretch.last.number)
@@ -279,6 +322,8 @@ class Indexer:
                 session, here, fork, head_number=head.number, final_number=here.final_number
             )
             rows = await undo.undo_above(session, name, fork.number)
+            rows += await self._reading.undo(session, fork.number)
+            await outbox.take_back(session, name, self.source.outbox, fork.number)
             await checkpoints.drop_blocks(session, name, above=fork.number)
             await checkpoints.keep_blocks(session, name, [fork])
             if self.source.on_undone is not None:
@@ -286,6 +331,8 @@ class Indexer:
                 await self.source.on_undone(session, undone)
             fault_point("indexing.undo.before_commit")
         fault_point("indexing.undo.after_commit")
+        self._here = (fork.number, fork.hash)
+        await self._reading.rest(forget=True)
         self._shrinking.over()
         self._observer.undone(fork, here.number, rows)
         self._observer.behind(fork, head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Identity, Index, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -68,3 +68,47 @@ class UndoEntry(KernelBase):
     key: Mapped[dict[str, Any]] = mapped_column(JSONB)
     #: `update`: the changed columns as they were; `delete`: the whole row; `insert`: null.
     old: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+
+class Discovered(KernelBase):
+    """A contract that a source's factory made, and the block that told of it."""
+
+    __tablename__ = "discovered"
+    __table_args__ = (Index(None, "source", "block_number"),)
+
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: Lower-case hex with 0x.
+    address: Mapped[str] = mapped_column(Text, primary_key=True)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+
+
+class Effect(KernelBase):
+    """Something to be done outside because of a fact, waiting for the finality it needs."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index(
+            None,
+            "source",
+            "block_number",
+        ),
+        Index(
+            "ix_outbox_waiting", "source", "due_block", postgresql_where=text("state = 'waiting'")
+        ),
+        CheckConstraint("state IN ('waiting', 'released', 'undone')", name="state"),
+    )
+
+    source: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: Chain, transaction hash, place of the log in its transaction and the effect's name: the same
+    #: after a reorg that mines the transaction again, and after reading the chain anew.
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    block_number: Mapped[int] = mapped_column(BigInteger)
+    block_hash: Mapped[str] = mapped_column(Text)
+    #: Released when a block with this number is applied; null: when its own block is final.
+    due_block: Mapped[int | None] = mapped_column(BigInteger)
+    #: `undone`: it was released, and its block is gone.
+    state: Mapped[str] = mapped_column(Text, server_default=text("'waiting'"))
+    created_at: Mapped[datetime] = mapped_column(Instant, server_default=text("clock_timestamp()"))
+    released_at: Mapped[datetime | None] = mapped_column(Instant)

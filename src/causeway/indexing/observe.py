@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from causeway.base.clock import Clock
 from causeway.chains.protocol import Block
-from causeway.indexing.source import Fact
 
 _log = structlog.get_logger(__name__)
 
@@ -40,12 +41,12 @@ class Observer:
         self._mark: tuple[float, int] | None = None
         self._facts = 0
 
-    def applied(self, to: Block, head: Block, facts: tuple[Fact, ...]) -> None:
-        """Note a committed stretch."""
+    def applied(self, to: Block, head: Block, counts: Mapping[str, int]) -> None:
+        """Note a committed stretch and how many facts of each event it had."""
         self.behind(to, head)
-        for fact in facts:
-            _FACTS.labels(self._source, fact.event).inc()
-        self._facts += len(facts)
+        for event, count in counts.items():
+            _FACTS.labels(self._source, event).inc(count)
+        self._facts += sum(counts.values())
         now = self._clock.monotonic()
         left = head.number - to.number
         if self._mark is None or left < _FAR_BLOCKS:

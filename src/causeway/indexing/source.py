@@ -16,6 +16,7 @@ from causeway.chains.protocol import Block, Log, LogFilter
 
 if TYPE_CHECKING:
     from causeway.chains.evm.blocks import FullBlock
+    from causeway.indexing.outbox import Outbox
     from causeway.indexing.rows import Rows
 
 
@@ -110,9 +111,9 @@ class EventTable:
 
     `columns` names for each column an argument of the event or a `Place`. The column's type
     decides the form: addresses, hashes and `bytesN` are bytes in a `LargeBinary` column and text
-    (lower-case hex) in a `Text` one; integers fit `Integer`, `BigInteger` and `Numeric`; `@block_time`
-    is a `DateTime(timezone=True)` or Unix seconds in an integer column. One column must be
-    `@block_number`: a reorg deletes by it, so have it lead an index.
+    (lower-case hex) in a `Text` one; integers fit `Integer`, `BigInteger` and `Numeric`;
+    `@block_time` is a `DateTime(timezone=True)` or Unix seconds in an integer column. One column
+    must be `@block_number`: a reorg deletes by it, so have it lead an index.
     """
 
     table: Table
@@ -174,6 +175,8 @@ class Source:
     #: Of `derived`, those that nobody else writes: `Rows.get` may remember their rows.
     owned: tuple[Table, ...] = ()
     factory: Factory | None = None
+    #: What becomes of the effects that handlers file (`causeway.indexing.outbox.file`).
+    outbox: Outbox | None = None
     on_undone: OnUndone | None = None
     #: What else the app wants to find on its source.
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -190,6 +193,12 @@ class Source:
         if twice:
             raise ConfigurationError(
                 f"source {self.name!r}: {', '.join(twice)} has more than one handler or table"
+            )
+        anonymous = [name for name in self.events() if self.abi.event(name).anonymous]
+        if anonymous and not self.addresses:
+            raise ConfigurationError(
+                f"source {self.name!r}: {', '.join(anonymous)} is anonymous and can only be told "
+                "by its contract; name its addresses"
             )
         for name, table in self.tables.items():
             known = {one.name for one in self.abi.event(name).inputs}
@@ -213,8 +222,10 @@ class Source:
     def filter(self) -> LogFilter:
         """Return which logs to ask the chain for."""
         addresses = tuple(address.lower() for address in self.addresses)
-        topics = {self.abi.event(name).topic0 for name in self.events()}
-        return LogFilter(addresses, tuple(sorted(topics)))
+        events = [self.abi.event(name) for name in self.events()]
+        if any(event.anonymous for event in events):
+            return LogFilter(addresses, ())  # nothing in their topics tells them apart
+        return LogFilter(addresses, tuple(sorted({event.topic0 for event in events})))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +247,7 @@ class BlockSource:
     batch: int = 10
     #: Tables with undo triggers that `apply` writes.
     derived: tuple[Table, ...] = ()
+    outbox: Outbox | None = None
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:

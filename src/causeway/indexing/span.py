@@ -6,6 +6,9 @@ from __future__ import annotations
 #: what is too much depends on how full the blocks are.
 _RETRY_REFUSED_AFTER = 64
 
+#: Results asked for at once, about: some megabytes of JSON, so that memory stays flat.
+_RESULTS = 10_000
+
 
 class Span:
     """A number of blocks that adapts to what the provider takes, trusting no text of its.
@@ -14,11 +17,11 @@ class Span:
     then it closes in on that by halves.
     """
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, start: int | None = None) -> None:
         if maximum < 1:
             raise ValueError("the range is at least one block")
         self._maximum = maximum
-        self.blocks = maximum
+        self.blocks = min(maximum, start or maximum)
         self._refused: int | None = None
         self._answers = 0
 
@@ -33,8 +36,12 @@ class Span:
         self._answers = 0
         self.blocks = max(1, min(self.blocks, blocks) // 2)
 
-    def answered(self, blocks: int) -> None:
-        """The provider answered for so many blocks."""
+    def answered(self, blocks: int, results: int = 0) -> None:
+        """The provider answered for so many blocks, with so many results."""
+        fitting = max(1, blocks * _RESULTS // results) if results else self._maximum
+        if results > _RESULTS and fitting < self.blocks:
+            self.blocks = fitting
+            return
         if blocks < self.blocks:
             return  # less was asked for than allowed: nothing learned
         self._answers += 1
@@ -45,4 +52,4 @@ class Span:
             larger = self.blocks * 2
         else:
             larger = (self.blocks + self._refused) // 2
-        self.blocks = min(self._maximum, max(self.blocks, larger))
+        self.blocks = min(self._maximum, max(self.blocks, min(larger, fitting)))

@@ -126,33 +126,45 @@ class EventAbi:
     name: str
     signature: str
     inputs: tuple[Parameter, ...]
-    #: keccak-256 of the signature, lower-case hex with 0x: the first topic of its logs.
+    #: keccak-256 of the signature, lower-case hex with 0x: the first topic of its logs. Those of
+    #: an anonymous event do not have it.
     topic0: str
+    anonymous: bool = False
 
     def decode(self, log: Log) -> dict[str, object]:
         """Return the arguments by name; an indexed dynamic one as the 32 bytes of its hash.
 
         Raises `UndecodableLog` when topics or data do not fit.
         """
-        if not log.topics or log.topics[0] != self.topic0:
+        values = self.values(log.topics, log.data)
+        return {one.name: value for one, value in zip(self.inputs, values, strict=True)}
+
+    def values(self, topics: Sequence[str], data: bytes) -> tuple[object, ...]:
+        """Return the arguments of a log in their order; raises as `decode` does."""
+        own = 0 if self.anonymous else 1
+        if own and (not topics or topics[0].lower() != self.topic0):
             raise UndecodableLog(f"not a log of {self.signature}")
-        indexed = [one for one in self.inputs if one.indexed]
-        plain = [one for one in self.inputs if not one.indexed]
-        if len(log.topics) != len(indexed) + 1:
+        indexed = sum(one.indexed for one in self.inputs)
+        if len(topics) != indexed + own:
             raise UndecodableLog(
-                f"{self.signature} has {len(indexed)} indexed arguments, "
-                f"the log {len(log.topics) - 1}",
+                f"{self.signature} has {indexed} indexed arguments, the log {len(topics) - own}",
             )
-        found: dict[str, object] = {}
         try:
-            for one, topic in zip(indexed, log.topics[1:], strict=True):
-                kind = "bytes32" if one.hashed else one.type
-                found[one.name] = _decode([kind], bytes.fromhex(topic[2:]))[0]
-            values = _decode([one.type for one in plain], log.data)
+            plain = iter(_decode([one.type for one in self.inputs if not one.indexed], data))
+            rest = iter(topics[own:])
+            return tuple(
+                [
+                    self._topic(one, next(rest)) if one.indexed else next(plain)
+                    for one in self.inputs
+                ]
+            )
         except (DecodingError, ValueError, OverflowError) as error:
             raise UndecodableLog(f"{self.signature}: {error}") from error
-        found.update(zip((one.name for one in plain), values, strict=True))
-        return {one.name: found[one.name] for one in self.inputs}
+
+    @staticmethod
+    def _topic(one: Parameter, topic: str) -> object:
+        kind = "bytes32" if one.hashed else one.type
+        return _decode([kind], bytes.fromhex(topic[2:]))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,16 +201,20 @@ class Abi:
             inputs = _parameters(entry.inputs)
             signature = _signature(entry.name, inputs)
             digest = keccak(text=signature)
-            if entry.type == "event" and not entry.anonymous:
+            if entry.type == "event":
                 topic0 = "0x" + digest.hex()
-                self.events[signature] = EventAbi(entry.name, signature, inputs, topic0)
+                self.events[signature] = EventAbi(
+                    entry.name, signature, inputs, topic0, entry.anonymous
+                )
             elif entry.type == "function":
                 self.functions[signature] = FunctionAbi(
                     entry.name, signature, inputs, _parameters(entry.outputs), digest[:4]
                 )
             elif entry.type == "error":
                 self._add_error(entry.name, inputs)
-        self._by_topic0 = {event.topic0: event for event in self.events.values()}
+        self._by_topic0 = {
+            event.topic0: event for event in self.events.values() if not event.anonymous
+        }
 
     @classmethod
     def from_json(cls, source: str | Path | Sequence[object] | Mapping[str, object]) -> Abi:
@@ -227,7 +243,10 @@ class Abi:
         return _named(self.functions, name, "function")
 
     def decode_log(self, log: Log) -> DecodedEvent | None:
-        """Return the event in a log; None when no event of this ABI has its topic."""
+        """Return the event in a log; None when no event of this ABI has its topic.
+
+        Anonymous events are not looked for: nothing in a log tells which one it is.
+        """
         event = self._by_topic0.get(log.topics[0]) if log.topics else None
         return None if event is None else DecodedEvent(event.name, event.decode(log))
 

@@ -15,6 +15,7 @@ from causeway.base.errors import (
     TransactionReverted,
 )
 from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.evm.ranges import LogRange, read_block, read_range
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
 from causeway.chains.pool import Acceptance, ProviderPool
 from causeway.chains.protocol import Block, Finality, Log, LogFilter
@@ -168,6 +169,24 @@ class EvmChain:
 
         found = await self._all(calls, list[WireLog], accept=all_there)
         return [log for wires in found if wires for log in _in_order(wires)]
+
+    async def read_range(
+        self,
+        wanted: Sequence[LogFilter],
+        first: int,
+        last: int,
+        *,
+        last_hash: str | None = None,
+        every_header: bool = True,
+    ) -> LogRange:
+        """Return the logs of a range with its headers, proved complete; see `ranges.read_range`."""
+        return await read_range(
+            self.pool, wanted, first, last, last_hash=last_hash, every_header=every_header
+        )
+
+    async def read_block(self, wanted: Sequence[LogFilter], block: Block) -> LogRange:
+        """Return the logs of a block whose header is known; see `ranges.read_block`."""
+        return await read_block(self.pool, wanted, block)
 
     # State
 

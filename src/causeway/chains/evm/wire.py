@@ -33,6 +33,7 @@ class WireBlock(msgspec.Struct, rename="camel"):
             self.hash.lower(),
             self.parent_hash.lower(),
             instant(self.timestamp),
+            None if self.logs_bloom is None else int(self.logs_bloom, 16),
         )
 
 
@@ -62,6 +63,14 @@ class WireLog(msgspec.Struct, rename="camel"):
             int(self.transaction_index, 16),
             int(self.log_index, 16),
             None if self.block_timestamp is None else instant(self.block_timestamp),
+        )
+
+    def block(self) -> Block:
+        """Return what is known of its block: not the parent; only where the log tells the time."""
+        if self.block_timestamp is None:
+            raise ProviderUnavailable("the log does not tell its block's time")
+        return Block(
+            int(self.block_number, 16), self.block_hash.lower(), "", instant(self.block_timestamp)
         )
 
 

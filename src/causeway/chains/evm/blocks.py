@@ -1,0 +1,312 @@
+"""Whole blocks: header, transactions and receipts, checked against one another.
+
+A block counts only if everything fits: as many receipts as transactions, all of this block and
+in order, their gas adding up to the header's, their logs giving the header's bloom. What does not
+fit is dropped and another endpoint asked; what is not there yet is `ChainBehind`, never an empty
+list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import msgspec
+
+from causeway.base.errors import CausewayError, ChainBehind
+from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.evm.bloom import bloom_of
+from causeway.chains.evm.chain import EvmChain
+from causeway.chains.evm.ranges import WrongAnswer
+from causeway.chains.evm.wire import WireLog, instant
+from causeway.chains.protocol import Block
+from causeway.chains.rpc import Call
+
+#: Blocks asked for at the same time; one of 5,000 transactions is some 10 MB with its receipts.
+_BLOCKS_AT_ONCE = 4
+_RECEIPTS_AT_ONCE = 100
+
+
+class Header(msgspec.Struct, rename="camel"):
+    """A block's header, with all that is shown of it."""
+
+    number: str
+    hash: str
+    parent_hash: str
+    timestamp: str
+    gas_used: str
+    gas_limit: str
+    transactions: list[Transaction]
+    logs_bloom: str | None = None
+    base_fee_per_gas: str | None = None
+    size: str | None = None
+    miner: str | None = None
+
+
+class Transaction(msgspec.Struct, rename="camel"):
+    """A transaction as a block gives it. `type` may be any number, known or not."""
+
+    hash: str
+    from_: str = msgspec.field(name="from")
+    gas: str
+    value: str
+    input: str
+    transaction_index: str | None = None
+    to: str | None = None
+    nonce: str = "0x0"
+    type: str | int = "0x0"
+    gas_price: str | None = None
+    max_fee_per_gas: str | None = None
+    max_priority_fee_per_gas: str | None = None
+    #: OP stack: made by the chain itself.
+    is_system_tx: bool | None = None
+    mint: str | None = None
+
+    @property
+    def kind(self) -> int:
+        """The transaction's type as a number (EIP-2718); 126 is a deposit of the OP stack."""
+        return self.type if isinstance(self.type, int) else int(self.type, 0)
+
+
+class Receipt(msgspec.Struct, rename="camel"):
+    """A receipt, with what OP-stack chains and Mantle add."""
+
+    transaction_hash: str
+    block_hash: str
+    block_number: str
+    gas_used: str
+    cumulative_gas_used: str
+    logs: list[WireLog]
+    transaction_index: str
+    status: str | None = None
+    effective_gas_price: str | None = None
+    contract_address: str | None = None
+    logs_bloom: str | None = None
+    #: Besu gives it; nobody else.
+    revert_reason: str | None = None
+    l1_fee: str | None = None
+    operator_fee_scalar: str | None = None
+    operator_fee_constant: str | None = None
+    token_ratio: str | None = None
+
+
+class Frame(msgspec.Struct, rename="camel"):
+    """One call of a `callTracer` trace."""
+
+    type: str
+    from_: str = msgspec.field(name="from")
+    to: str | None = None
+    value: str | None = None
+    gas: str = "0x0"
+    gas_used: str = "0x0"
+    input: str = "0x"
+    output: str | None = None
+    error: str | None = None
+    revert_reason: str | None = None
+    calls: list[Frame] = []
+
+
+class _Traced(msgspec.Struct, rename="camel"):
+    result: Frame | None = None
+    error: str | None = None
+    tx_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class FullBlock:
+    """A block with everything in it, in the order of the block."""
+
+    header: Header
+    receipts: tuple[Receipt, ...]
+    #: One call tree a transaction where they were asked for; empty otherwise.
+    traces: tuple[Frame | None, ...] = ()
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        """The transactions."""
+        return self.header.transactions
+
+    @cached_property
+    def block(self) -> Block:
+        """The block's place on the chain."""
+        header = self.header
+        return Block(
+            int(header.number, 16),
+            header.hash.lower(),
+            header.parent_hash.lower(),
+            instant(header.timestamp),
+            None if header.logs_bloom is None else int(header.logs_bloom, 16),
+        )
+
+    @cached_property
+    def timestamp(self) -> int:
+        """The block's time, Unix seconds."""
+        return int(self.header.timestamp, 16)
+
+
+async def full_blocks(
+    chain: EvmChain, numbers: Sequence[int], *, traces: bool = False
+) -> list[FullBlock]:
+    """Return these blocks with receipts and, if asked for, traces; a few at a time.
+
+    Raises `ChainBehind` when one is not there, or no endpoint gave one that fits together.
+    """
+    slots = asyncio.Semaphore(_BLOCKS_AT_ONCE)
+
+    async def one(number: int) -> FullBlock:
+        async with slots:
+            return await full_block(chain, number, traces=traces)
+
+    async with _first_error() as group:
+        tasks = [group.create_task(one(number)) for number in numbers]
+    return [task.result() for task in tasks]
+
+
+class _first_error:
+    """A task group that raises the first error itself, not a group of it."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> asyncio.TaskGroup:
+        return await self._group.__aenter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._group.__aexit__(*error)  # pyright: ignore[reportArgumentType]
+        except BaseExceptionGroup as group:
+            first: BaseException = group
+            while isinstance(first, BaseExceptionGroup):
+                first = cast("BaseException", first.exceptions[0])  # pyright: ignore[reportUnknownMemberType]
+            raise first from None
+
+
+async def full_block(chain: EvmChain, number: int, *, traces: bool = False) -> FullBlock:
+    """Return one block with everything in it. Raises as `full_blocks` does."""
+    header = await _header(chain, number)
+    receipts = await _receipts(chain, header)
+    frames = await trace_block(chain, header.hash, len(header.transactions)) if traces else ()
+    return FullBlock(header, receipts, frames)
+
+
+async def _header(chain: EvmChain, number: int) -> Header:
+    def there(found: list[object]) -> None:
+        if found[0] is None or isinstance(found[0], BlockUnknown):
+            raise ChainBehind(f"{chain.name}: block {number} is not there")
+        if isinstance(found[0], CausewayError):
+            raise found[0]
+        header = cast("Header", found[0])
+        if int(header.number, 16) != number:
+            raise WrongAnswer("another_block", f"asked for block {number}, given another")
+
+    (found,) = await chain.pool.batch(
+        [("eth_getBlockByNumber", (hex(number), True))], replies=[Header | None], accept=there
+    )
+    return cast("Header", found)
+
+
+async def _receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
+    if not header.transactions:
+        return ()
+
+    def fit(found: list[object]) -> None:
+        if isinstance(found[0], CausewayError):
+            return
+        check_receipts(header, cast("list[Receipt] | None", found[0]))
+
+    (found,) = await chain.pool.batch(
+        [("eth_getBlockReceipts", (header.hash,))], replies=[list[Receipt] | None], accept=fit
+    )
+    if isinstance(found, RpcError):  # not offered there: one by one
+        return await _single_receipts(chain, header)
+    if isinstance(found, CausewayError):
+        raise found
+    return tuple(cast("list[Receipt]", found))
+
+
+async def _single_receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
+    receipts: list[Receipt] = []
+    hashes = [one.hash for one in header.transactions]
+    for at in range(0, len(hashes), _RECEIPTS_AT_ONCE):
+        calls: list[Call] = [
+            ("eth_getTransactionReceipt", (one,)) for one in hashes[at : at + _RECEIPTS_AT_ONCE]
+        ]
+
+        def there(found: list[object]) -> None:
+            for one in found:
+                if one is None:
+                    raise ChainBehind(f"a receipt of block {header.number} is not there")
+                if isinstance(one, CausewayError):
+                    raise one
+
+        found = await chain.pool.batch(calls, replies=[Receipt | None] * len(calls), accept=there)
+        receipts += cast("list[Receipt]", found)
+    check_receipts(header, receipts)
+    return tuple(receipts)
+
+
+def check_receipts(header: Header, receipts: Sequence[Receipt] | None) -> None:
+    """Raise unless these are all the receipts of this block, in order and unchanged.
+
+    `ChainBehind` when they are not there yet, `WrongAnswer` when they cannot be the block's.
+    """
+    number = int(header.number, 16)
+    if receipts is None:
+        raise ChainBehind(f"the receipts of block {number} are not there")
+    if len(receipts) != len(header.transactions):
+        raise WrongAnswer(
+            "receipt_count",
+            f"block {number} has {len(header.transactions)} transactions, "
+            f"the answer {len(receipts)} receipts",
+        )
+    gas = 0
+    for index, (transaction, receipt) in enumerate(zip(header.transactions, receipts, strict=True)):
+        if receipt.block_hash.lower() != header.hash.lower():
+            raise WrongAnswer("another_fork", f"a receipt of block {number} is of another block")
+        if (
+            receipt.transaction_hash.lower() != transaction.hash.lower()
+            or int(receipt.transaction_index, 16) != index
+        ):
+            raise WrongAnswer("receipt_order", f"receipt {index} of block {number} is another one")
+        gas += int(receipt.gas_used, 16)
+        if int(receipt.cumulative_gas_used, 16) != gas:
+            raise WrongAnswer("receipt_gas", f"the gas of block {number} does not add up")
+        if receipt.status not in ("0x0", "0x1", None):
+            raise WrongAnswer("receipt_status", f"block {number}: status {receipt.status[:10]!r}")
+    if receipts and gas != int(header.gas_used, 16):
+        raise WrongAnswer("receipt_gas", f"the receipts of block {number} use another gas")
+    if header.logs_bloom is not None:
+        bloom = bloom_of(
+            (bytes.fromhex(log.address[2:]), [bytes.fromhex(topic[2:]) for topic in log.topics])
+            for receipt in receipts
+            for log in receipt.logs
+        )
+        if bloom != int(header.logs_bloom, 16):
+            raise WrongAnswer("receipt_logs", f"the logs of block {number} are not its bloom's")
+
+
+async def trace_block(chain: EvmChain, block_hash: str, count: int) -> tuple[Frame | None, ...]:
+    """Return the call tree of each transaction of a block (`callTracer`); None where one failed.
+
+    Raises `RpcError` where no endpoint offers traces, `ChainBehind` when they do not fit.
+    """
+    if not count:
+        return ()
+
+    def fit(found: list[object]) -> None:
+        if isinstance(found[0], CausewayError):
+            return
+        if len(cast("list[object]", found[0] or [])) != count:
+            raise WrongAnswer("trace_count", f"block {block_hash} has {count} transactions")
+
+    (found,) = await chain.pool.batch(
+        [("debug_traceBlockByHash", (block_hash, {"tracer": "callTracer"}))],
+        replies=[list[_Traced] | None],
+        accept=fit,
+    )
+    if isinstance(found, CausewayError):
+        raise found
+    return tuple([one.result for one in cast("list[_Traced]", found)])

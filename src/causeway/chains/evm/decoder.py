@@ -1,0 +1,211 @@
+"""Fast decoding of event logs: each event with static arguments gets a slice decoder of its own.
+
+Static arguments (numbers, addresses, booleans, `bytesN`) stand at fixed places of a log, so that
+the code to read one event is a line an argument; it is generated from the ABI once and compiled.
+Events with anything dynamic, with tuples or with arrays take the general path through eth-abi,
+which this must agree with to the letter, in what it refuses too. Implements the event part of the
+Solidity ABI specification.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from eth_utils.address import to_checksum_address
+
+from causeway.chains.evm.abi import EventAbi, Parameter, UndecodableLog
+
+
+class RawLog(Protocol):
+    """A log as it comes over the wire: hex text with 0x."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Its topics."""
+        ...
+
+    @property
+    def data(self) -> str:
+        """Its data."""
+        ...
+
+
+Values = tuple[Any, ...]
+_One = Callable[[Sequence[str], str], Values]
+_Many = Callable[[Sequence[RawLog]], list[list[Any]]]
+
+_WORD = 64  # hex digits
+_SIZED = re.compile(r"(uint|int|bytes)(\d+)")
+
+
+@lru_cache(maxsize=1 << 16)
+def checksummed(digits: str) -> str:
+    """Return an address of 40 hex digits with its checksum (EIP-55)."""
+    return to_checksum_address("0x" + digits)
+
+
+def is_static(one: Parameter) -> bool:
+    """Say whether an argument stands at a fixed place and in one word."""
+    if one.indexed and one.hashed:
+        return True
+    return one.type in ("address", "bool") or bool(_SIZED.fullmatch(one.type))
+
+
+class EventDecoder:
+    """Decodes the logs of one event."""
+
+    def __init__(self, event: EventAbi) -> None:
+        self.event = event
+        #: Whether a slice decoder serves it; else the general path does.
+        self.generated = all(is_static(one) for one in event.inputs)
+        self._one: _One = _compiled(event, batch=False) if self.generated else self._general
+        self._many: _Many | None = _compiled(event, batch=True) if self.generated else None
+
+    def decode(self, topics: Sequence[str], data: str) -> Values:
+        """Return the arguments in their order, addresses as checksummed text.
+
+        Raises `UndecodableLog` when topics or data do not fit.
+        """
+        try:
+            return self._one(topics, data)
+        except (ValueError, IndexError) as error:
+            if isinstance(error, UndecodableLog):
+                raise
+            # The general path says what is wrong.
+            return self._general(topics, data, error)
+
+    def decode_batch(
+        self, logs: Sequence[RawLog], *, strict: bool = True
+    ) -> tuple[list[list[Any]], list[int]]:
+        """Return one column for each argument, addresses as 20 bytes, and which logs do not fit.
+
+        Raises `UndecodableLog` for those with `strict`; without it their values are left out.
+        """
+        if self._many is not None:
+            try:
+                return self._many(logs), []
+            except (ValueError, IndexError):
+                pass  # some log does not fit: one by one, to find which
+        columns: list[list[Any]] = [[] for _ in self.event.inputs]
+        wrong: list[int] = []
+        for at, log in enumerate(logs):
+            try:
+                values = self.decode(log.topics, log.data)
+            except UndecodableLog:
+                if strict:
+                    raise
+                wrong.append(at)
+                continue
+            for column, one, value in zip(columns, self.event.inputs, values, strict=True):
+                plain = one.type == "address" and not one.hashed
+                column.append(bytes.fromhex(value[2:]) if plain else value)
+        return columns, wrong
+
+    def _general(self, topics: Sequence[str], data: str, cause: Exception | None = None) -> Values:
+        try:
+            plain = bytes.fromhex(data[2:])
+        except ValueError:
+            raise UndecodableLog(f"{self.event.signature}: the data is not hex") from None
+        values = self.event.values(topics, plain)
+        if cause is not None and self.generated:
+            raise UndecodableLog(f"{self.event.signature}: {cause}") from cause
+        return values
+
+
+def _compiled(event: EventAbi, *, batch: bool) -> Any:
+    """Write and compile the function that reads this event.
+
+    Everything in the source text is a number of ours or one of the fixed phrases below: no name
+    from the ABI gets into it.
+    """
+    own = 0 if event.anonymous else 1
+    indexed = sum(one.indexed for one in event.inputs)
+    lines: list[str] = []
+    values: list[str] = []
+    topic, word = own, 0
+    for at, one in enumerate(event.inputs):
+        if one.indexed:
+            text, start = f"t[{topic}]", 2
+            topic += 1
+        else:
+            text, start = "d", 2 + word * _WORD
+            word += 1
+        lines += _argument(one, text, start, f"v{at}", as_bytes=batch)
+        values.append(f"v{at}")
+    checks = [f"if len(t) != {indexed + own}: raise Wrong('another number of topics')"]
+    if own:
+        checks.append("if t[0] != topic0 and t[0].lower() != topic0: raise Wrong('another event')")
+    checks += [
+        f"if len(t[{n}]) != 66: raise Wrong('a topic that is no word')"
+        for n in range(own, own + indexed)
+    ]
+    if word:
+        checks.append(f"if len(d) < {2 + word * _WORD}: raise Wrong('too little data')")
+    checks.append("if len(d) % 2: raise Wrong('half a byte of data')")
+    if batch:
+        head = ["def read(logs):"]
+        head += [f" c{n} = []; a{n} = c{n}.append" for n in range(len(values))]
+        head += [" for log in logs:", "  t = log.topics; d = log.data"]
+        tail = [f"  a{n}({value})" for n, value in enumerate(values)]
+        tail.append(f" return [{', '.join(f'c{n}' for n in range(len(values)))}]")
+        indent = "  "
+    else:
+        head, indent = ["def read(t, d):"], " "
+        tail = [f" return ({''.join(f'{value}, ' for value in values)})"]
+    source = "\n".join(head + [indent + line for line in checks + lines] + tail)
+    names: dict[str, Any] = {
+        "Wrong": UndecodableLog,
+        "topic0": event.topic0,
+        "fromhex": bytes.fromhex,
+        "checksummed": checksummed,
+    }
+    exec(compile(source, f"<decoder of {event.topic0}>", "exec"), names)  # noqa: S102 - see above
+    return names["read"]
+
+
+def _argument(one: Parameter, text: str, start: int, name: str, *, as_bytes: bool) -> list[str]:
+    """Return the lines that read one argument from `text`, beginning at hex digit `start`."""
+    end = start + _WORD
+    word = f"{text}[{start}:{end}]"
+    if one.indexed and one.hashed:
+        return [f"{name} = fromhex({word})"]
+    if one.type == "address":
+        digits = f"{text}[{end - 40}:{end}]"
+        padding = "0" * 24
+        return [
+            f"if {text}[{start}:{end - 40}] != '{padding}': raise Wrong('a padded address')",
+            f"{name} = fromhex({digits})"
+            if as_bytes
+            else f"{name} = checksummed({digits}.lower())",
+        ]
+    if one.type == "bool":
+        return [
+            f"{name} = int({word}, 16)",
+            f"if {name} > 1: raise Wrong('a boolean that is neither 0 nor 1')",
+            f"{name} = {name} == 1",
+        ]
+    sized = _SIZED.fullmatch(one.type)
+    if sized is None:  # not reached: `is_static` let it through
+        raise UndecodableLog(f"{one.type} is not static")
+    kind, size = sized[1], int(sized[2])
+    if kind == "bytes":
+        lines = [f"{name} = fromhex({text}[{start}:{start + 2 * size}])"]
+        if size < 32:
+            padding = "0" * (_WORD - 2 * size)
+            lines.append(
+                f"if {text}[{start + 2 * size}:{end}] != '{padding}': raise Wrong('padded bytes')"
+            )
+        return lines
+    lines = [f"{name} = int({word}, 16)"]
+    if kind == "uint":
+        if size < 256:
+            lines.append(f"if {name} >> {size}: raise Wrong('a number out of its range')")
+        return lines
+    lines.append(f"if {name} >> 255: {name} -= {1 << 256}")
+    if size < 256:
+        low, high = -(1 << (size - 1)), (1 << (size - 1)) - 1
+        lines.append(f"if not {low} <= {name} <= {high}: raise Wrong('a number out of its range')")
+    return lines

@@ -1,0 +1,268 @@
+"""Reading the events of contracts, and writing what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.base.errors import ChainBehind
+from causeway.chains.evm.abi import EventAbi, UndecodableLog
+from causeway.chains.evm.chain import EvmChain
+from causeway.chains.evm.decoder import EventDecoder
+from causeway.chains.evm.ranges import LogRange
+from causeway.chains.evm.wire import WireLog
+from causeway.chains.protocol import Block
+from causeway.indexing import undo
+from causeway.indexing.ahead import ReadAhead
+from causeway.indexing.factories import Family
+from causeway.indexing.reading import ChainMoved, Stretch, follows
+from causeway.indexing.rows import Rows
+from causeway.indexing.source import Fact, Handler, RowHandler, Source
+from causeway.indexing.span import Span
+from causeway.indexing.tables import TableWriter
+
+_log = structlog.get_logger(__name__)
+
+#: The first range asked for; answers make it larger.
+_FIRST_SPAN = 100
+
+
+class Kind:
+    """One wanted event: how it is decoded and what becomes of it."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self.abi: EventAbi = source.abi.event(name)
+        self.decoder = EventDecoder(self.abi)
+        self.names = tuple(one.name for one in self.abi.inputs)
+        self.topics = sum(one.indexed for one in self.abi.inputs)
+        self.handler: Handler | None = source.handlers.get(name)
+        self.row_handler: RowHandler | None = source.row_handlers.get(name)
+        table = source.tables.get(name)
+        self.writer = None if table is None else TableWriter(table, self.decoder)
+
+
+@dataclass(slots=True)
+class Events:
+    """The events of a stretch: facts for handlers, in chain order, and columns for tables."""
+
+    facts: list[tuple[Kind, Fact]] = field(default_factory=list["tuple[Kind, Fact]"])
+    #: For each table the columns to write.
+    columns: list[tuple[TableWriter, list[Sequence[Any]]]] = field(
+        default_factory=list[tuple[TableWriter, list[Sequence[Any]]]]
+    )
+    #: Contracts that factories made.
+    children: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+
+
+class EventReading:
+    """Implements `causeway.indexing.reading.Reading` for a `Source`."""
+
+    def __init__(
+        self, chain: EvmChain, source: Source, max_range: int, *, every_header: bool = True
+    ) -> None:
+        self._chain = chain
+        self._source = source
+        self._every_header = every_header
+        kinds = [Kind(source, name) for name in source.events()]
+        self._kinds = {kind.abi.topic0: kind for kind in kinds if not kind.abi.anonymous}
+        #: Anonymous events, by how many topics their logs have.
+        self._anonymous = {kind.topics: kind for kind in kinds if kind.abi.anonymous}
+        self._wanted = source.filter()
+        self._addresses = frozenset(self._wanted.addresses)
+        self._family = None if source.factory is None else Family(source)
+        self._derived = frozenset(source.derived)
+        self._rows = Rows(source.owned)
+        self._ahead = ReadAhead[LogRange](
+            self._range,
+            lambda found: sum(map(len, found.logs.values())),
+            Span(max_range, _FIRST_SPAN),
+            1,
+        )
+
+    def read_ahead(self, ranges: int) -> None:
+        """Read so many ranges at once; one at a time where earlier blocks say what to ask for."""
+        self._ahead.at_once = 1 if self._family is not None else ranges
+
+    async def rest(self, *, forget: bool = False) -> None:
+        """Stop reading ahead; with `forget` nothing that was remembered is believed any more."""
+        await self._ahead.drop()
+        if forget:
+            self._rows.forget()
+            if self._family is not None:
+                self._family.forget()
+
+    async def prepare(self, session: AsyncSession) -> None:
+        """Read which contracts factories have made."""
+        if self._family is not None:
+            await self._family.load(session)
+
+    async def final(self, after: Block, up_to: int) -> Stretch[Events]:
+        """Read blocks above `after` up to `up_to` or fewer, all of them final."""
+        found = await self._ahead.next(after.number + 1, up_to)
+        last = found.headers[max(found.headers)]
+        if self._every_header:
+            follows(after, list(found.headers.values()))
+        blocks = await self._blocks(found)
+        return self._stretch(found, blocks, (last,), replaceable=False)
+
+    async def tip(self, after: Block, head: Block) -> Stretch[Events]:
+        """Read blocks above `after` up to the head or fewer; they may still be replaced.
+
+        Raises `ChainMoved` when they do not follow from it.
+        """
+        if head.number == after.number + 1:
+            follows(after, [head])
+            await self._ahead.drop()
+            found = await self._one(head)
+        else:
+            found = await self._ahead.next(after.number + 1, head.number)
+            if not found.proved:  # read ahead as final, and the finality was taken back
+                await self._ahead.drop()
+                found = await self._whole(after.number + 1, max(found.headers))
+        headers = list(found.headers.values())
+        follows(after, headers)
+        if headers[-1].number == head.number and headers[-1].hash != head.hash:
+            await self._ahead.drop()
+        return self._stretch(found, found.headers, tuple(headers), replaceable=True)
+
+    async def apply(self, session: AsyncSession, stretch: Stretch[Events]) -> None:
+        """Write what the stretch holds, in the transaction that moves the checkpoint."""
+        events = stretch.content
+        name = self._source.name
+        rows = self._rows
+        rows.begin(session)
+        noting = stretch.replaceable and bool(self._derived)
+        noted: int | None = None
+        if self._family is not None:
+            await self._family.keep(session, events.children)
+        for kind, fact in events.facts:
+            if noting and fact.block.number != noted:
+                if rows.touches(self._derived):
+                    await rows.flush()
+                noted = fact.block.number
+                await undo.note_changes(session, name, noted)
+            if kind.handler is not None:
+                if rows.touches(self._derived):
+                    await rows.flush()
+                await kind.handler(session, fact)
+            elif kind.row_handler is not None:
+                await kind.row_handler(rows, fact)
+        await rows.flush()
+        if noted is not None:
+            await undo.note_changes(session, name, None)
+        for writer, columns in events.columns:
+            await writer.write(session, columns)
+        rows.end()
+
+    async def undo(self, session: AsyncSession, above: int) -> int:
+        """Delete what blocks above this one added to tables without triggers; return the rows."""
+        self._rows.forget()
+        if self._family is not None:
+            await self._family.undo(session, above)
+        return await delete_above(session, self._source.blocked(), above)
+
+    async def _range(self, first: int, last: int) -> LogRange:
+        wanted = [self._wanted]
+        if self._family is not None:
+            return await self._family.read(self._chain, self._wanted, first, last)
+        return await self._chain.read_range(wanted, first, last, every_header=self._every_header)
+
+    async def _whole(self, first: int, last: int) -> LogRange:
+        return await self._chain.read_range([self._wanted], first, last)
+
+    async def _one(self, block: Block) -> LogRange:
+        if self._family is not None:
+            return await self._family.read(self._chain, self._wanted, block.number, block.number)
+        return await self._chain.read_block([self._wanted], block)
+
+    async def _blocks(self, found: LogRange) -> Mapping[int, Block]:
+        """Return the blocks of these logs, asking only for those whose time is not known."""
+        missing = [number for number in found.logs if number not in found.headers]
+        if not missing:
+            return found.headers
+        headers = dict(found.headers)
+        unknown: list[int] = []
+        for number in missing:
+            log = found.logs[number][0]
+            if log.block_timestamp is None:
+                unknown.append(number)
+            else:
+                headers[number] = log.block()
+        for number, block in zip(unknown, await self._chain.look(*unknown), strict=True):
+            if block is None:
+                raise ChainBehind(f"block {number} has logs but is not there")
+            if block.hash != found.logs[number][0].block_hash:
+                raise ChainMoved(f"a log of block {number} is of another block")
+            headers[number] = block
+        return headers
+
+    def _stretch(
+        self,
+        found: LogRange,
+        headers: Mapping[int, Block],
+        blocks: tuple[Block, ...],
+        *,
+        replaceable: bool,
+    ) -> Stretch[Events]:
+        events = Events()
+        counts: dict[str, int] = {}
+        grouped: dict[Kind, tuple[list[WireLog], list[Block]]] = {}
+        kinds, anonymous, addresses = self._kinds, self._anonymous, self._addresses
+        if self._family is not None:
+            events.children = self._family.children(found.logs)
+            addresses = self._family.wanted_addresses()
+        for number, wires in found.logs.items():
+            block = headers[number]
+            for wire in wires:
+                kind = kinds.get(wire.topics[0]) if wire.topics else None
+                if kind is None and anonymous:
+                    kind = anonymous.get(len(wire.topics))
+                if kind is None or (addresses and wire.address not in addresses):
+                    continue  # a provider that ignores the filter, or another filter's log
+                if kind.writer is not None:
+                    group = grouped.get(kind)
+                    if group is None:
+                        group = grouped[kind] = ([], [])
+                    group[0].append(wire)
+                    group[1].append(block)
+                    continue
+                fact = self._fact(kind, wire, block)
+                if fact is not None:
+                    events.facts.append((kind, fact))
+                    counts[fact.event] = counts.get(fact.event, 0) + 1
+        for kind, (wires, of_blocks) in grouped.items():
+            if kind.writer is not None:
+                columns = kind.writer.columns(
+                    self._chain.chain_id, wires, of_blocks, strict=bool(addresses)
+                )
+                events.columns.append((kind.writer, columns))
+                counts[kind.abi.name] = counts.get(kind.abi.name, 0) + len(columns[0])
+        return Stretch(blocks[-1], blocks, events, counts, replaceable)
+
+    def _fact(self, kind: Kind, wire: WireLog, block: Block) -> Fact | None:
+        try:
+            values = kind.decoder.decode(wire.topics, wire.data)
+        except UndecodableLog as error:
+            if self._addresses:
+                raise  # our own contracts do not lie: the ABI is wrong, and no fact is skipped
+            _log.debug("a log of another shape is skipped", error=str(error), address=wire.address)
+            return None
+        args = dict(zip(kind.names, values, strict=True))
+        return Fact(self._chain.chain_id, kind.abi.name, args, wire, block)
+
+
+async def delete_above(session: AsyncSession, tables: Mapping[Table, str], above: int) -> int:
+    """Delete the rows of blocks above this one; `tables` names each one's column of the number."""
+    rows = 0
+    for table, column in tables.items():
+        done = await session.execute(
+            text(f'DELETE FROM "{table.schema}"."{table.name}" WHERE "{column}" > :above'),
+            {"above": above},
+        )
+        rows += int(getattr(done, "rowcount", 0))
+    return rows
