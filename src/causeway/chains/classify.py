@@ -89,7 +89,8 @@ _RATE = re.compile(
 _BEHIND = re.compile(
     r"header not found|block not found|unknown block|beyond current head|not yet available"
     r"|header for hash not found|after last accepted block|block.*is not available"
-    r"|missing trie node|resource not found|invalid block range params",
+    r"|block.?out.?of.?range|block height is|missing trie node|resource not found"
+    r"|invalid block range params",
     re.IGNORECASE,
 )
 _RANGE = re.compile(

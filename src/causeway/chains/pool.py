@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeVar, overload
+from functools import cache
+from typing import Any, TypeVar, overload
 
 import aiohttp
 import msgspec
@@ -323,11 +324,15 @@ class ProviderPool:
         return decoded if isinstance(decoded, (str, CausewayError)) else ProviderUnavailable()
 
 
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[object]:
+    """Return the decoder of a kind of result; making one costs more than using it."""
+    return msgspec.json.Decoder(kind)
+
+
 def _decoded(raw: msgspec.Raw, kind: object, endpoint: Endpoint, method: str) -> object:
     try:
-        if kind is object:
-            return msgspec.json.decode(raw)
-        return msgspec.json.decode(raw, type=kind)
+        return _decoder(kind).decode(raw)
     except msgspec.ValidationError as error:
         return ProviderUnavailable(f"{endpoint.name}: {method} answered in another shape: {error}")
     except (msgspec.DecodeError, ValueError):

@@ -38,7 +38,6 @@ class Kind:
     def __init__(self, source: Source, name: str) -> None:
         self.abi: EventAbi = source.abi.event(name)
         self.decoder = EventDecoder(self.abi)
-        self.names = tuple(one.name for one in self.abi.inputs)
         self.topics = sum(one.indexed for one in self.abi.inputs)
         self.handler: Handler | None = source.handlers.get(name)
         self.row_handler: RowHandler | None = source.row_handlers.get(name)
@@ -246,13 +245,12 @@ class EventReading:
 
     def _fact(self, kind: Kind, wire: WireLog, block: Block) -> Fact | None:
         try:
-            values = kind.decoder.decode(wire.topics, wire.data)
+            args = kind.decoder.arguments(wire.topics, wire.data)
         except UndecodableLog as error:
             if self._addresses:
                 raise  # our own contracts do not lie: the ABI is wrong, and no fact is skipped
             _log.debug("a log of another shape is skipped", error=str(error), address=wire.address)
             return None
-        args = dict(zip(kind.names, values, strict=True))
         return Fact(self._chain.chain_id, kind.abi.name, args, wire, block)
 
 

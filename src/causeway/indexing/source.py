@@ -55,6 +55,16 @@ class Fact:
         log = self._log
         return int(log.log_index, 16) if isinstance(log, WireLog) else log.log_index
 
+    @property
+    def transaction_hash(self) -> str:
+        """The transaction it happened in, lower-case hex with 0x."""
+        return self._log.transaction_hash
+
+    @property
+    def address(self) -> str:
+        """The contract that told of it, lower-case hex with 0x."""
+        return self._log.address
+
     def __repr__(self) -> str:
         return f"Fact({self.event} at block {self.block.number}, log {self.log_index})"
 

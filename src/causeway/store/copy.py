@@ -67,7 +67,11 @@ def _text(value: str) -> bytes:
     return _LENGTH.pack(len(encoded)) + encoded
 
 
-_numeric_head = struct.Struct("!ihhhh").pack
+#: Length, count of digits, weight, sign and scale, by sign and count.
+_HEADS = {
+    sign: [struct.pack("!ihHHH", 8 + 2 * n, n, max(n - 1, 0), sign, 0) for n in range(41)]
+    for sign in (0, 0x4000)
+}
 
 
 def _numeric(value: int) -> bytes:
@@ -80,10 +84,7 @@ def _numeric(value: int) -> bytes:
         value, digit = divmod(value, 10_000)
         digits.append(_DIGITS[digit])
     digits.reverse()
-    count = len(digits)
-    return _numeric_head(8 + 2 * count, count, count - 1 if count else 0, sign, 0) + b"".join(
-        digits
-    )
+    return _HEADS[sign][len(digits)] + b"".join(digits)
 
 
 def _instant(value: datetime) -> bytes:
@@ -153,17 +154,27 @@ def _encoder(kind: TypeEngine[Any]) -> tuple[str, Encode]:
     raise Bug(f"no binary form is known for a column of type {kind!r}")
 
 
-def _fields(name: str, kind: TypeEngine[Any], values: Sequence[Any]) -> list[bytes]:
+#: Kinds of one fixed size, packed in place.
+_PACKED = {"smallint": ("h", 2), "integer": ("i", 4), "bigint": ("q", 8)}
+
+
+def _fields(
+    name: str, kind: TypeEngine[Any], values: Sequence[Any], *, nullable: bool
+) -> list[bytes]:
     """Return a column's fields, each with its length."""
     what, encode = _encoder(kind)
     try:
-        if None in values:
+        if nullable and None in values:
             return [_NULL if value is None else encode(value) for value in values]
         if what == "bytea" and values:
             size = len(values[0])
             length = _LENGTH.pack(size)
-            if all(len(value) == size for value in values):
+            if set(map(len, values)) == {size}:
                 return [length + value for value in values]
+        if what in _PACKED:
+            form, size = _PACKED[what]
+            pack = struct.Struct(f"!i{form}").pack
+            return [pack(size, value) for value in values]
         if what in ("timestamptz", "text") and len(values) > 1:
             return _repeated(encode, values)
         return [encode(value) for value in values]
@@ -206,13 +217,17 @@ def encode_rows(
     count = len(columns[0]) if columns else 0
     if any(len(column) != count for column in columns):
         raise Bug(f"columns of different lengths for {table}")
-    kinds = [table.c[name].type for name in names]
     begin = struct.pack("!h", len(names))
     piece = _HEADER
     for at in range(0, count, _ROWS_AT_ONCE):
         fields = [
-            _fields(name, kind, column[at : at + _ROWS_AT_ONCE])
-            for name, kind, column in zip(names, kinds, columns, strict=True)
+            _fields(
+                name,
+                table.c[name].type,
+                column[at : at + _ROWS_AT_ONCE],
+                nullable=bool(table.c[name].nullable),
+            )
+            for name, column in zip(names, columns, strict=True)
         ]
         yield piece + b"".join(chain.from_iterable(zip(repeat(begin), *fields, strict=False)))
         piece = b""

@@ -28,6 +28,7 @@ from causeway.chains.rpc import Call
 #: Blocks asked for at the same time; one of 5,000 transactions is some 10 MB with its receipts.
 _BLOCKS_AT_ONCE = 4
 _RECEIPTS_AT_ONCE = 100
+_BATCHES_AT_ONCE = 10
 
 
 class Header(msgspec.Struct, rename="camel"):
@@ -57,7 +58,7 @@ class Transaction(msgspec.Struct, rename="camel"):
     transaction_index: str | None = None
     to: str | None = None
     nonce: str = "0x0"
-    type: str | int = "0x0"
+    type: str | int | None = None
     gas_price: str | None = None
     max_fee_per_gas: str | None = None
     max_priority_fee_per_gas: str | None = None
@@ -68,7 +69,7 @@ class Transaction(msgspec.Struct, rename="camel"):
     @property
     def kind(self) -> int:
         """The transaction's type as a number (EIP-2718); 126 is a deposit of the OP stack."""
-        return self.type if isinstance(self.type, int) else int(self.type, 0)
+        return int(self.type or "0x0", 0) if not isinstance(self.type, int) else self.type
 
 
 class Receipt(msgspec.Struct, rename="camel"):
@@ -228,22 +229,32 @@ async def _receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
 
 
 async def _single_receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
-    receipts: list[Receipt] = []
+    """Read receipts by transaction, a hundred in a batch; where batches are refused, ten at once."""
     hashes = [one.hash for one in header.transactions]
-    for at in range(0, len(hashes), _RECEIPTS_AT_ONCE):
+    size = min(_RECEIPTS_AT_ONCE, max(one.max_batch for one in chain.pool.endpoints))
+    slots = asyncio.Semaphore(_BATCHES_AT_ONCE)
+
+    async def some(start: int) -> list[Receipt]:
         calls: list[Call] = [
-            ("eth_getTransactionReceipt", (one,)) for one in hashes[at : at + _RECEIPTS_AT_ONCE]
+            ("eth_getTransactionReceipt", (one,))
+            for one in hashes[start : start + size]
         ]
 
-        def there(found: list[object]) -> None:
+        def fit(found: list[object]) -> None:
             for one in found:
                 if one is None:
                     raise ChainBehind(f"a receipt of block {header.number} is not there")
                 if isinstance(one, CausewayError):
                     raise one
+            _check_each(header, cast("list[Receipt]", found), start)
 
-        found = await chain.pool.batch(calls, replies=[Receipt | None] * len(calls), accept=there)
-        receipts += cast("list[Receipt]", found)
+        async with slots:
+            found = await chain.pool.batch(calls, replies=[Receipt | None] * len(calls), accept=fit)
+        return cast("list[Receipt]", found)
+
+    async with _first_error() as group:
+        tasks = [group.create_task(some(start)) for start in range(0, len(hashes), size)]
+    receipts = [receipt for task in tasks for receipt in task.result()]
     check_receipts(header, receipts)
     return tuple(receipts)
 
@@ -262,20 +273,12 @@ def check_receipts(header: Header, receipts: Sequence[Receipt] | None) -> None:
             f"block {number} has {len(header.transactions)} transactions, "
             f"the answer {len(receipts)} receipts",
         )
+    _check_each(header, receipts, 0)
     gas = 0
-    for index, (transaction, receipt) in enumerate(zip(header.transactions, receipts, strict=True)):
-        if receipt.block_hash.lower() != header.hash.lower():
-            raise WrongAnswer("another_fork", f"a receipt of block {number} is of another block")
-        if (
-            receipt.transaction_hash.lower() != transaction.hash.lower()
-            or int(receipt.transaction_index, 16) != index
-        ):
-            raise WrongAnswer("receipt_order", f"receipt {index} of block {number} is another one")
+    for receipt in receipts:
         gas += int(receipt.gas_used, 16)
         if int(receipt.cumulative_gas_used, 16) != gas:
             raise WrongAnswer("receipt_gas", f"the gas of block {number} does not add up")
-        if receipt.status not in ("0x0", "0x1", None):
-            raise WrongAnswer("receipt_status", f"block {number}: status {receipt.status[:10]!r}")
     if receipts and gas != int(header.gas_used, 16):
         raise WrongAnswer("receipt_gas", f"the receipts of block {number} use another gas")
     if header.logs_bloom is not None:
@@ -286,6 +289,21 @@ def check_receipts(header: Header, receipts: Sequence[Receipt] | None) -> None:
         )
         if bloom != int(header.logs_bloom, 16):
             raise WrongAnswer("receipt_logs", f"the logs of block {number} are not its bloom's")
+
+
+def _check_each(header: Header, receipts: Sequence[Receipt], start: int) -> None:
+    """Raise `WrongAnswer` unless receipt `i` is of the block's transaction `start + i`."""
+    number = int(header.number, 16)
+    for index, receipt in enumerate(receipts, start=start):
+        if receipt.block_hash.lower() != header.hash.lower():
+            raise WrongAnswer("another_fork", f"a receipt of block {number} is of another block")
+        if (
+            receipt.transaction_hash.lower() != header.transactions[index].hash.lower()
+            or int(receipt.transaction_index, 16) != index
+        ):
+            raise WrongAnswer("receipt_order", f"receipt {index} of block {number} is another one")
+        if receipt.status not in ("0x0", "0x1", None):
+            raise WrongAnswer("receipt_status", f"block {number}: status {receipt.status[:10]!r}")
 
 
 async def trace_block(chain: EvmChain, block_hash: str, count: int) -> tuple[Frame | None, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from eth_utils.address import to_checksum_address
 
@@ -34,7 +34,8 @@ class RawLog(Protocol):
 
 
 Values = tuple[Any, ...]
-_One = Callable[[Sequence[str], str], Values]
+Form = Literal["values", "arguments", "columns"]
+_One = Callable[[Sequence[str], str], Any]
 _Many = Callable[[Sequence[RawLog]], list[list[Any]]]
 
 _WORD = 64  # hex digits
@@ -61,8 +62,9 @@ class EventDecoder:
         self.event = event
         #: Whether a slice decoder serves it; else the general path does.
         self.generated = all(is_static(one) for one in event.inputs)
-        self._one: _One = _compiled(event, batch=False) if self.generated else self._general
-        self._many: _Many | None = _compiled(event, batch=True) if self.generated else None
+        self._one: _One = _compiled(event, "values") if self.generated else self._general
+        self._named: _One = _compiled(event, "arguments") if self.generated else self._by_name
+        self._many: _Many | None = _compiled(event, "columns") if self.generated else None
 
     def decode(self, topics: Sequence[str], data: str) -> Values:
         """Return the arguments in their order, addresses as checksummed text.
@@ -76,6 +78,15 @@ class EventDecoder:
                 raise
             # The general path says what is wrong.
             return self._general(topics, data, error)
+
+    def arguments(self, topics: Sequence[str], data: str) -> dict[str, Any]:
+        """Return the arguments by name; otherwise as `decode` does."""
+        try:
+            return self._named(topics, data)
+        except (ValueError, IndexError) as error:
+            if isinstance(error, UndecodableLog):
+                raise
+            return self._by_name(topics, data, error)
 
     def decode_batch(
         self, logs: Sequence[RawLog], *, strict: bool = True
@@ -104,6 +115,12 @@ class EventDecoder:
                 column.append(bytes.fromhex(value[2:]) if plain else value)
         return columns, wrong
 
+    def _by_name(
+        self, topics: Sequence[str], data: str, cause: Exception | None = None
+    ) -> dict[str, Any]:
+        values = self._general(topics, data, cause)
+        return {one.name: value for one, value in zip(self.event.inputs, values, strict=True)}
+
     def _general(self, topics: Sequence[str], data: str, cause: Exception | None = None) -> Values:
         try:
             plain = bytes.fromhex(data[2:])
@@ -115,7 +132,7 @@ class EventDecoder:
         return values
 
 
-def _compiled(event: EventAbi, *, batch: bool) -> Any:
+def _compiled(event: EventAbi, form: Form) -> Any:
     """Write and compile the function that reads this event.
 
     Everything in the source text is a number of ours or one of the fixed phrases below: no name
@@ -133,7 +150,7 @@ def _compiled(event: EventAbi, *, batch: bool) -> Any:
         else:
             text, start = "d", 2 + word * _WORD
             word += 1
-        lines += _argument(one, text, start, f"v{at}", as_bytes=batch)
+        lines += _argument(one, text, start, f"v{at}", as_bytes=form == "columns")
         values.append(f"v{at}")
     checks = [f"if len(t) != {indexed + own}: raise Wrong('another number of topics')"]
     if own:
@@ -145,7 +162,7 @@ def _compiled(event: EventAbi, *, batch: bool) -> Any:
     if word:
         checks.append(f"if len(d) < {2 + word * _WORD}: raise Wrong('too little data')")
     checks.append("if len(d) % 2: raise Wrong('half a byte of data')")
-    if batch:
+    if form == "columns":
         head = ["def read(logs):"]
         head += [f" c{n} = []; a{n} = c{n}.append" for n in range(len(values))]
         head += [" for log in logs:", "  t = log.topics; d = log.data"]
@@ -154,14 +171,17 @@ def _compiled(event: EventAbi, *, batch: bool) -> Any:
         indent = "  "
     else:
         head, indent = ["def read(t, d):"], " "
-        tail = [f" return ({''.join(f'{value}, ' for value in values)})"]
+        made = "".join(f"{value}, " for value in values)
+        if form == "arguments":
+            made = "{" + "".join(f"n{n}: {value}, " for n, value in enumerate(values)) + "}"
+        tail = [f" return {made}" if form == "arguments" else f" return ({made})"]
     source = "\n".join(head + [indent + line for line in checks + lines] + tail)
     names: dict[str, Any] = {
         "Wrong": UndecodableLog,
         "topic0": event.topic0,
         "fromhex": bytes.fromhex,
         "checksummed": checksummed,
-    }
+    } | {f"n{at}": one.name for at, one in enumerate(event.inputs)}
     exec(compile(source, f"<decoder of {event.topic0}>", "exec"), names)  # noqa: S102 - see above
     return names["read"]
 

@@ -242,13 +242,12 @@ def _allowed(header: Block, number: int, wires: list[WireLog]) -> None:
     """Raise `WrongAnswer` when the block's bloom denies one of these logs."""
     if header.logs_bloom is None:
         return
-    items: set[str] = set()
-    for wire in wires:
-        items.add(wire.address)
-        items.update(wire.topics)
+    items = {wire.address for wire in wires}
+    items.update(*[wire.topics for wire in wires])
+    known = _bits.get
     mask = 0
     for item in items:
-        mask |= bits(item)
+        mask |= known(item) or bits(item)
     if mask & ~header.logs_bloom:
         raise WrongAnswer("bloom_denies", f"block {number} cannot have one of the logs given")
 

@@ -37,8 +37,8 @@ class WireBlock(msgspec.Struct, rename="camel"):
         )
 
 
-class WireLog(msgspec.Struct, rename="camel"):
-    """A log as `eth_getLogs` and receipts give it."""
+class WireLog(msgspec.Struct, rename="camel", gc=False):
+    """A log as `eth_getLogs` and receipts give it. It holds text only: no cycles to collect."""
 
     address: str
     topics: tuple[str, ...]
