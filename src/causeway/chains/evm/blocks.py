@@ -29,6 +29,8 @@ from causeway.chains.rpc import Call
 _BLOCKS_AT_ONCE = 4
 _RECEIPTS_AT_ONCE = 100
 _BATCHES_AT_ONCE = 10
+#: The root of an empty trie.
+_NO_TRANSACTIONS = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
 
 
 class Header(msgspec.Struct, rename="camel"):
@@ -41,6 +43,7 @@ class Header(msgspec.Struct, rename="camel"):
     gas_used: str
     gas_limit: str
     transactions: list[Transaction]
+    transactions_root: str | None = None
     logs_bloom: str | None = None
     base_fee_per_gas: str | None = None
     size: str | None = None
@@ -187,57 +190,70 @@ class _first_error:
 
 async def full_block(chain: EvmChain, number: int, *, traces: bool = False) -> FullBlock:
     """Return one block with everything in it. Raises as `full_blocks` does."""
-    header = await _header(chain, number)
-    receipts = await _receipts(chain, header)
+    header, receipts = await _header_and_receipts(chain, number)
+    if receipts is None:
+        receipts = await _single_receipts(chain, header)
     frames = await trace_block(chain, header.hash, len(header.transactions)) if traces else ()
     return FullBlock(header, receipts, frames)
 
 
-async def _header(chain: EvmChain, number: int) -> Header:
-    def there(found: list[object]) -> None:
+async def _header_and_receipts(
+    chain: EvmChain, number: int
+) -> tuple[Header, tuple[Receipt, ...] | None]:
+    """Return a block and its receipts, None where the endpoint does not offer them by block.
+
+    Both are asked of one endpoint at once, so that they prove or refute each other: were receipts
+    compared with a header of somebody else, one liar would have honest endpoints' answers dropped.
+    """
+
+    def fit(found: list[object]) -> None:
         if found[0] is None or isinstance(found[0], BlockUnknown):
             raise ChainBehind(f"{chain.name}: block {number} is not there")
         if isinstance(found[0], CausewayError):
             raise found[0]
         header = cast("Header", found[0])
-        if int(header.number, 16) != number:
-            raise WrongAnswer("another_block", f"asked for block {number}, given another")
+        check_header(header, number)
+        if header.transactions and not isinstance(found[1], CausewayError):
+            check_receipts(header, cast("list[Receipt] | None", found[1]))
 
-    (found,) = await chain.pool.batch(
-        [("eth_getBlockByNumber", (hex(number), True))], replies=[Header | None], accept=there
-    )
-    return cast("Header", found)
-
-
-async def _receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
+    calls: list[Call] = [
+        ("eth_getBlockByNumber", (hex(number), True)),
+        ("eth_getBlockReceipts", (hex(number),)),
+    ]
+    found = await chain.pool.batch(calls, replies=[Header | None, list[Receipt] | None], accept=fit)
+    header = cast("Header", found[0])
     if not header.transactions:
-        return ()
+        return header, ()
+    if isinstance(found[1], RpcError):
+        return header, None
+    if isinstance(found[1], CausewayError):
+        raise found[1]
+    return header, tuple(cast("list[Receipt]", found[1]))
 
-    def fit(found: list[object]) -> None:
-        if isinstance(found[0], CausewayError):
-            return
-        check_receipts(header, cast("list[Receipt] | None", found[0]))
 
-    (found,) = await chain.pool.batch(
-        [("eth_getBlockReceipts", (header.hash,))], replies=[list[Receipt] | None], accept=fit
-    )
-    if isinstance(found, RpcError):  # not offered there: one by one
-        return await _single_receipts(chain, header)
-    if isinstance(found, CausewayError):
-        raise found
-    return tuple(cast("list[Receipt]", found))
+def check_header(header: Header, number: int) -> None:
+    """Raise `WrongAnswer` unless this can be block `number` with all its transactions."""
+    if int(header.number, 16) != number:
+        raise WrongAnswer("another_block", f"asked for block {number}, given another")
+    root = header.transactions_root
+    if not header.transactions and (
+        int(header.gas_used, 16) or (root is not None and root.lower() != _NO_TRANSACTIONS)
+    ):
+        raise WrongAnswer("transactions", f"block {number} came without its transactions")
+    for index, one in enumerate(header.transactions):
+        if one.transaction_index is not None and int(one.transaction_index, 16) != index:
+            raise WrongAnswer("transactions", f"block {number}: transaction {index} is another one")
 
 
 async def _single_receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
-    """Read receipts by transaction, a hundred in a batch; where batches are refused, ten at once."""
+    """Read receipts by transaction, a hundred in a batch; ten at once where batches are refused."""
     hashes = [one.hash for one in header.transactions]
     size = min(_RECEIPTS_AT_ONCE, max(one.max_batch for one in chain.pool.endpoints))
     slots = asyncio.Semaphore(_BATCHES_AT_ONCE)
 
     async def some(start: int) -> list[Receipt]:
         calls: list[Call] = [
-            ("eth_getTransactionReceipt", (one,))
-            for one in hashes[start : start + size]
+            ("eth_getTransactionReceipt", (one,)) for one in hashes[start : start + size]
         ]
 
         def fit(found: list[object]) -> None:
