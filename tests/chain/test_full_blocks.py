@@ -100,7 +100,14 @@ LIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
         _receipts(lambda rs: rs[-1].update(cumulativeGasUsed="0x1")),
     ),
     "other gas": ("eth_getBlockReceipts", _receipts(lambda rs: rs[2].update(gasUsed="0x5208"))),
-    "no logs": ("eth_getBlockReceipts", _receipts(lambda rs: rs[1].update(logs=[]))),
+    "one of many equal logs fewer": (
+        "eth_getBlockReceipts",
+        _receipts(lambda rs: rs[1].update(logs=[], logsBloom=None)),
+    ),
+    "logs that its bloom denies": (
+        "eth_getBlockReceipts",
+        _receipts(lambda rs: rs[118].update(logs=rs[1]["logs"])),
+    ),
     "a status nobody has": (
         "eth_getBlockReceipts",
         _receipts(lambda rs: rs[0].update(status="0x2")),

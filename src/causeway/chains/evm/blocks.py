@@ -18,9 +18,8 @@ import msgspec
 
 from causeway.base.errors import CausewayError, ChainBehind
 from causeway.chains.errors import BlockUnknown, RpcError
-from causeway.chains.evm.bloom import bloom_of
 from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.ranges import WrongAnswer
+from causeway.chains.evm.ranges import WrongAnswer, bits
 from causeway.chains.evm.wire import WireLog, instant
 from causeway.chains.protocol import Block
 from causeway.chains.rpc import Call
@@ -297,14 +296,31 @@ def check_receipts(header: Header, receipts: Sequence[Receipt] | None) -> None:
             raise WrongAnswer("receipt_gas", f"the gas of block {number} does not add up")
     if receipts and gas != int(header.gas_used, 16):
         raise WrongAnswer("receipt_gas", f"the receipts of block {number} use another gas")
-    if header.logs_bloom is not None:
-        bloom = bloom_of(
-            (bytes.fromhex(log.address[2:]), [bytes.fromhex(topic[2:]) for topic in log.topics])
-            for receipt in receipts
-            for log in receipt.logs
-        )
-        if bloom != int(header.logs_bloom, 16):
-            raise WrongAnswer("receipt_logs", f"the logs of block {number} are not its bloom's")
+    _check_logs(header, receipts)
+
+
+def _check_logs(header: Header, receipts: Sequence[Receipt]) -> None:
+    """Raise `WrongAnswer` unless the logs are those of the blooms and none is left out between.
+
+    A bloom does not count: of two equal logs one could be missing, but then an index is, too.
+    """
+    number = int(header.number, 16)
+    whole, before = 0, 0
+    for receipt in receipts:
+        bloom = 0
+        for place, log in enumerate(receipt.logs):
+            # Some chains count within the transaction.
+            if int(log.log_index, 16) not in (before, place):
+                raise WrongAnswer("receipt_logs", f"block {number}: a log is missing")
+            before += 1
+            bloom |= bits(log.address)
+            for topic in log.topics:
+                bloom |= bits(topic)
+        if receipt.logs_bloom is not None and int(receipt.logs_bloom, 16) != bloom:
+            raise WrongAnswer("receipt_logs", f"block {number}: the logs of a receipt changed")
+        whole |= bloom
+    if header.logs_bloom is not None and whole != int(header.logs_bloom, 16):
+        raise WrongAnswer("receipt_logs", f"the logs of block {number} are not its bloom's")
 
 
 def _check_each(header: Header, receipts: Sequence[Receipt], start: int) -> None:
