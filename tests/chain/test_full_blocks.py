@@ -106,7 +106,7 @@ LIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "logs that its bloom denies": (
         "eth_getBlockReceipts",
-        _receipts(lambda rs: rs[118].update(logs=rs[1]["logs"])),
+        _receipts(lambda rs: rs[117].update(logs=rs[1]["logs"])),
     ),
     "a status nobody has": (
         "eth_getBlockReceipts",
