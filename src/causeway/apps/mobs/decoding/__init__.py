@@ -1,0 +1,5 @@
+"""What revert data and call data say, in words: pure functions over bytes."""
+
+from causeway.apps.mobs.decoding.decoder import NO_REASON, Decoded, Decoder
+
+__all__ = ["NO_REASON", "Decoded", "Decoder"]
