@@ -84,7 +84,7 @@ def test_hostile_lengths_and_offsets_are_refused(word: int) -> None:
         one = Decoder({VAULT: error_abi(f"Bad({kind} x)")})
         selector = parse_signature(f"Bad({kind})").selector
         data = selector + (32).to_bytes(32, "big") + word.to_bytes(32, "big") + bytes(320)
-        assert one.error(data, frame=VAULT).text == f"Custom error 0x{selector.hex()}"
+        assert one.error(data, VAULT).text == f"Custom error 0x{selector.hex()}"
 
 
 def test_a_nest_of_pointers_to_one_place_does_not_unfold() -> None:
@@ -94,7 +94,7 @@ def test_a_nest_of_pointers_to_one_place_does_not_unfold() -> None:
     level = (10).to_bytes(32, "big") + (0).to_bytes(32, "big") * 10
     data = parse_signature(f"Bomb({kind})").selector + (32).to_bytes(32, "big") + level * 10
     started = time.perf_counter()
-    assert one.error(data, frame=VAULT).text.startswith("Custom error")
+    assert one.error(data, VAULT).text.startswith("Custom error")
     assert time.perf_counter() - started < 0.1
 
 
@@ -102,8 +102,8 @@ def test_the_failing_contracts_own_words_come_first() -> None:
     signature = "Refused(address who, uint256 amount, bool really, bytes4 tag, string why)"
     decoder = Decoder({VAULT: error_abi(signature)})
     data = revert(signature, SOMEBODY, 2**200, True, b"\1\2\3\4", "no\0pe")
-    for where in ({"frame": VAULT}, {"to": VAULT}, {"frame": OTHER, "to": ROUTER}):
-        found = decoder.error(data, **where)
+    for places in ((VAULT,), (None, VAULT), (OTHER, ROUTER), ()):
+        found = decoder.error(data, *places)
         assert found.params == {
             "who": "0x" + "11" * 20,
             "amount": str(2**200),
@@ -120,10 +120,10 @@ def test_the_failing_contracts_own_words_come_first() -> None:
 def test_what_does_not_encode_back_is_not_believed() -> None:
     decoder = Decoder({VAULT: error_abi("Refused(uint8 n, address who)")})
     good = revert("Refused(uint8 n, address who)", 7, SOMEBODY)
-    assert decoder.error(good, frame=VAULT).text.startswith("Refused(n=7")
+    assert decoder.error(good, VAULT).text.startswith("Refused(n=7")
     selector = good[:4].hex()
     for bad in (good + b"\0", good[:-1], good + bytes(32), good.replace(b"\0\7", b"\1\7")):
-        found = decoder.error(bad, frame=VAULT)
+        found = decoder.error(bad, VAULT)
         assert found.text == f"Custom error 0x{selector}"
         assert found.signature == good[:4]
 
@@ -139,18 +139,18 @@ def test_an_ambiguous_selector_shows_all_readings_the_nearest_first() -> None:
     one, two = colliding()
     decoder = Decoder({VAULT: error_abi(one), ROUTER: error_abi(two)})
     long = revert(one, SOMEBODY, 5)
-    assert decoder.error(long, frame=ROUTER).text.startswith("transfer(")  # the other does not fit
+    assert decoder.error(long, ROUTER).text.startswith("transfer(")  # the other does not fit
     both = Decoder({VAULT: error_abi("f(uint256 a)"), ROUTER: error_abi("f(uint256 b)")})
-    found = both.error(revert("f(uint256)", 1), frame=ROUTER)
+    found = both.error(revert("f(uint256)", 1), ROUTER)
     assert (found.text, found.candidates) == ("f(b=1)", ())
     first, second = "E82926()", "E94430()"  # the same four bytes, and data that fit both
     assert keccak(text=first)[:4] == keccak(text=second)[:4]
     data = keccak(text=first)[:4]
     pair = Decoder({VAULT: error_abi(first), ROUTER: error_abi(second)})
-    assert pair.error(data, frame=ROUTER).candidates == (second, first)
-    assert pair.error(data, frame=VAULT).candidates == (first, second)
-    assert pair.error(data, to=ROUTER).text == second
-    assert pair.error(data, frame=OTHER).text == first
+    assert pair.error(data, ROUTER).candidates == (second, first)
+    assert pair.error(data, VAULT).candidates == (first, second)
+    assert pair.error(data, None, ROUTER).text == second
+    assert pair.error(data, OTHER).text == first
 
 
 def test_standard_errors_and_an_operators_signatures_are_known() -> None:
@@ -317,7 +317,7 @@ SELECTORS = [
     )
 )
 def test_any_data_give_something_that_can_be_stored(data: bytes) -> None:
-    found = HOSTILE.error(data, frame=VAULT, to=OTHER)
+    found = HOSTILE.error(data, VAULT, OTHER)
     assert found.text
     assert len(found.text) <= 256
     assert found.text == clean(found.text)

@@ -85,21 +85,25 @@ class Decoder:
         self._any_method = by_selector(_all(self._methods))
         self._written = by_selector(_parsed(signatures))
 
-    def error(self, data: bytes, *, frame: bytes | None = None, to: bytes | None = None) -> Decoded:
-        """Return what revert data say; `frame` is the contract that failed, `to` the one called."""
+    def error(self, data: bytes, *places: bytes | None) -> Decoded:
+        """Return what revert data say.
+
+        `places`: the contract that failed, the one that was called, and so on; their ABIs are
+        believed before those of others.
+        """
         try:
-            return self._error(data, frame, to)
+            return self._error(data, places)
         except Exception:  # noqa: BLE001 - a transaction is never lost to what its contract says
             _log.exception("revert data not decoded", data=data[:64].hex())
             return _unknown(data)
 
-    def method(self, data: bytes, to: bytes | None) -> str | None:
+    def method(self, data: bytes | None, to: bytes | None) -> str | None:
         """Return the name of the function that call data are for; None when it is not known.
 
         The ABI of the contract itself decides by the selector; a name from elsewhere counts only
         if the arguments are of its types.
         """
-        if len(data) < 4:
+        if data is None or len(data) < 4:
             return None
         selector = bytes(data[:4])
         own = self._methods.get(to, {}).get(selector) if to is not None else None
@@ -110,7 +114,7 @@ class Decoder:
                 return clean(one.name, 128)
         return None
 
-    def _error(self, data: bytes, frame: bytes | None, to: bytes | None) -> Decoded:
+    def _error(self, data: bytes, places: Sequence[bytes | None]) -> Decoded:
         if not data:
             return Decoded(None, NO_REASON)
         if len(data) < 4:
@@ -129,7 +133,7 @@ class Decoder:
         if len(data) > _LARGEST_ERROR:
             return _unknown(data)
         fitting: dict[str, tuple[str, dict[str, object]]] = {}
-        for one in self._candidates(selector, frame, to):
+        for one in self._candidates(selector, places):
             if one.text in fitting:
                 continue
             params = _params(one, data[4:])
@@ -142,10 +146,8 @@ class Decoder:
         several = tuple(line for line, _ in readings[:_MOST_CANDIDATES])
         return Decoded(selector, text, params, several if len(several) > 1 else ())
 
-    def _candidates(
-        self, selector: bytes, frame: bytes | None, to: bytes | None
-    ) -> Iterator[Signature]:
-        for address in (frame, to):
+    def _candidates(self, selector: bytes, places: Sequence[bytes | None]) -> Iterator[Signature]:
+        for address in places:
             if address is not None:
                 yield from self._errors.get(address, {}).get(selector, ())
         yield from self._any_error.get(selector, ())
