@@ -94,6 +94,7 @@ class Receipt(msgspec.Struct, rename="camel"):
     operator_fee_scalar: str | None = None
     operator_fee_constant: str | None = None
     token_ratio: str | None = None
+    da_footprint_gas_scalar: str | None = None
 
 
 class Frame(msgspec.Struct, rename="camel"):
