@@ -1,0 +1,321 @@
+"""Minutes and hours of the chain, computed whole from the transactions that are stored.
+
+The work list is the marked minutes that are over by the chain's own clock: what came late, was
+undone or was loaded from history marks its minute again, so that the figures always converge to a
+fresh aggregate over `txs`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy import Table, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.apps.mobs import partitions, sketches
+from causeway.apps.mobs.context import MobsContext
+from causeway.apps.mobs.models import ContractMinute, HourMetrics, MinuteMetrics
+from causeway.apps.mobs.scanner import note
+from causeway.store.copy import copy_rows
+from causeway.store.lease import Lease, guard
+
+log = structlog.get_logger(__name__)
+
+_MINUTES = Counter("causeway_mobs_minutes_computed_total", "Minutes computed from transactions")
+_SECONDS = Histogram("causeway_mobs_rollup_seconds", "Time to compute a batch of minutes")
+
+#: Minutes computed in one transaction.
+_AT_ONCE = 60
+#: Errors shown by name; the rest are counted together.
+_ERRORS_SHOWN = 5
+
+_MINUTE_TABLE: Table = MinuteMetrics.__table__  # pyright: ignore[reportAssignmentType]
+_CONTRACT_TABLE: Table = ContractMinute.__table__  # pyright: ignore[reportAssignmentType]
+_HOUR_TABLE: Table = HourMetrics.__table__  # pyright: ignore[reportAssignmentType]
+
+#: Everything that is asked of the transactions of some minutes, by `{key}`. Senders and prices are
+#: grouped first, so that what is costly (hashes, logarithms) is done once for each of them.
+_FIGURES = f"""
+WITH t AS MATERIALIZED (
+    SELECT block_timestamp - block_timestamp % 60 AS minute, contract_id, status, is_system,
+        NOT is_system AND tx_type <> 126 AS priced, gas_used, gas_price, total_fee, from_address,
+        error_signature, error_decoded
+    FROM mobs.txs
+    WHERE block_timestamp >= :first AND block_timestamp < :last + 60
+        AND block_timestamp - block_timestamp % 60 = ANY(:minutes){{only}}),
+figures AS (
+    SELECT {{key}},
+        count(*) FILTER (WHERE NOT is_system) AS tx_count,
+        count(*) FILTER (WHERE NOT is_system AND status = 0) AS tx_failed_count,
+        count(*) FILTER (WHERE is_system) AS system_tx_count,
+        sum(gas_used) AS gas_used_total,
+        coalesce(sum(total_fee) FILTER (WHERE NOT is_system), 0) AS fees_total
+    FROM t GROUP BY {{key}}),
+senders AS (
+    SELECT {{key}}, from_address FROM t WHERE NOT is_system GROUP BY {{key}}, from_address),
+registers AS (
+    SELECT {{key}}, (h & {sketches.REGISTERS - 1})::integer AS register,
+        max({sketches.HASH_BITS - sketches.REGISTER_BITS + 1} - length(ltrim(
+            (h >> {sketches.REGISTER_BITS})
+            ::bit({sketches.HASH_BITS - sketches.REGISTER_BITS})::text, '0'))) AS rank,
+        count(*) AS n
+    FROM (SELECT {{key}}, hashtextextended(encode(from_address, 'hex'), 0)
+            & {2**sketches.HASH_BITS - 1} AS h FROM senders) AS hashed
+    GROUP BY {{key}}, register),
+senders_sketches AS (
+    SELECT {{key}}, sum(n) AS unique_senders, string_agg(
+        int2send(register::smallint) || substring(int2send(rank::smallint) FROM 2), ''::bytea
+        ORDER BY register) AS senders_sketch
+    FROM registers GROUP BY {{key}}),
+prices AS (
+    SELECT {{key}}, gas_price, count(*) AS n FROM t WHERE priced GROUP BY {{key}}, gas_price),
+buckets AS (
+    SELECT {{key}}, CASE WHEN gas_price <= 0 THEN {sketches.ZERO}
+            ELSE ceil(ln(gas_price::float8) / {sketches.LOG_GROWTH!r})::integer END AS bucket,
+        sum(n) AS n, sum(n * gas_price) AS total
+    FROM prices GROUP BY {{key}}, bucket),
+price_sketches AS (
+    SELECT {{key}}, sum(total) AS gas_price_sum, sum(n) AS gas_price_count, string_agg(
+        int2send(bucket::smallint) || int4send(n::integer), ''::bytea ORDER BY bucket)
+        AS price_sketch
+    FROM buckets GROUP BY {{key}}),
+texts AS (
+    SELECT {{key}}, error_signature, error_decoded, count(*) AS n FROM t
+    WHERE status = 0 AND NOT is_system GROUP BY {{key}}, error_signature, error_decoded),
+errors AS (
+    SELECT {{key}}, coalesce('0x' || encode(error_signature, 'hex'), 'none') AS signature,
+        (array_agg(error_decoded ORDER BY n DESC, error_decoded))[1] AS name, sum(n) AS n,
+        row_number() OVER (PARTITION BY {{key}} ORDER BY sum(n) DESC,
+            coalesce('0x' || encode(error_signature, 'hex'), 'none')) AS place
+    FROM texts GROUP BY {{key}}, error_signature),
+lists AS (
+    SELECT {{key}}, jsonb_agg(jsonb_build_object('signature', signature, 'name', name, 'count', n)
+            ORDER BY place) FILTER (WHERE place <= {_ERRORS_SHOWN}) AS errors,
+        sum(n) FILTER (WHERE place > {_ERRORS_SHOWN}) AS other
+    FROM errors GROUP BY {{key}})
+SELECT * FROM figures
+    LEFT JOIN senders_sketches USING ({{key}})
+    LEFT JOIN price_sketches USING ({{key}})
+    LEFT JOIN lists USING ({{key}})
+"""
+
+_OF_CHAIN = _FIGURES.format(key="minute", only="")
+_OF_CONTRACTS = _FIGURES.format(key="minute, contract_id", only=" AND contract_id IS NOT NULL")
+
+
+async def compute_minutes(session: AsyncSession, minutes: Sequence[int]) -> None:
+    """Compute minutes (Unix seconds of their starts) anew from what is stored.
+
+    A minute without any block is unknown and has no row; one with empty blocks has a row of zeros.
+    """
+    for _, group in itertools.groupby(sorted(set(minutes)), lambda minute: minute // 3600):
+        await _compute(session, list(group))
+
+
+async def _compute(session: AsyncSession, minutes: list[int]) -> None:
+    first, last = minutes[0], minutes[-1]
+    place = {"first": first, "last": last, "minutes": minutes}
+    await partitions.ensure(session, first, last, ("metrics_minute",))
+    blocks = dict(
+        (
+            await session.execute(
+                text(
+                    "SELECT timestamp - timestamp % 60 AS minute, count(*) FROM mobs.blocks "
+                    "WHERE timestamp >= :first AND timestamp < :last + 60 "
+                    "AND timestamp - timestamp % 60 = ANY(:minutes) GROUP BY 1"
+                ),
+                place,
+            )
+        )
+        .tuples()
+        .all()
+    )
+    figures = {
+        row["minute"]: row for row in (await session.execute(text(_OF_CHAIN), place)).mappings()
+    }
+    rows = [
+        {"bucket_ts": minute, "block_count": blocks[minute]} | whole(figures.get(minute, {}))
+        for minute in minutes
+        if minute in blocks
+    ]
+    by_contract = (await session.execute(text(_OF_CONTRACTS), place)).mappings().all()
+    watched = set(
+        await session.scalars(
+            text("SELECT id FROM mobs.contracts WHERE id = ANY(:ids) FOR KEY SHARE"),
+            {"ids": list({row["contract_id"] for row in by_contract})},
+        )
+    )
+    names = set(_CONTRACT_TABLE.c.keys())
+    contract_rows = [
+        {"contract_id": row["contract_id"], "bucket_ts": row["minute"]}
+        | {name: value for name, value in whole(row).items() if name in names}
+        for row in by_contract
+        if row["contract_id"] in watched and row["minute"] in blocks
+    ]
+    for table in ("metrics_minute", "metrics_minute_contract"):
+        await session.execute(
+            text(f"DELETE FROM mobs.{table} WHERE bucket_ts = ANY(:minutes)"), {"minutes": minutes}
+        )
+    await _insert(session, _MINUTE_TABLE, rows)
+    await _insert(session, _CONTRACT_TABLE, contract_rows)
+    _MINUTES.inc(len(minutes))
+
+
+def whole(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the columns of an interval from what a query found of it; zeros for nothing."""
+    prices = bytes(row.get("price_sketch") or sketches.EMPTY)
+    total, count = int(row.get("gas_price_sum") or 0), int(row.get("gas_price_count") or 0)
+    errors: list[dict[str, Any]] = list(row.get("errors") or ())
+    if row.get("other"):
+        errors.append({"signature": "other", "name": "other", "count": int(row["other"])})
+    names = ("tx_count", "tx_failed_count", "system_tx_count", "gas_used_total", "fees_total")
+    sums = {name: int(row.get(name) or 0) for name in names}
+    return sums | {
+        **_prices(prices, total, count),
+        "unique_senders": int(row.get("unique_senders") or 0),
+        "senders_sketch": bytes(row.get("senders_sketch") or sketches.EMPTY),
+        "top_errors": errors,
+    }
+
+
+def _prices(sketch: bytes, total: int, count: int) -> dict[str, Any]:
+    return {
+        "gas_price_sum": total,
+        "gas_price_count": count,
+        "gas_price_avg": total // count if count else None,
+        "gas_price_p50": sketches.quantile(sketch, 0.5),
+        "gas_price_p95": sketches.quantile(sketch, 0.95),
+        "gas_price_p99": sketches.quantile(sketch, 0.99),
+        "price_sketch": sketch,
+    }
+
+
+async def _insert(session: AsyncSession, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        names = list(rows[0])
+        await copy_rows(session, table, names, [[row[name] for row in rows] for name in names])
+
+
+async def indexed_through(session: AsyncSession) -> int | None:
+    """Return the time of the newest applied block, Unix seconds; None before the first."""
+    found = await session.scalar(
+        text(
+            "SELECT (value->>'timestamp')::bigint FROM mobs.worker_state "
+            "WHERE key = 'last_scanned_block'"
+        )
+    )
+    return None if found is None else int(found)
+
+
+async def compute_marked(session: AsyncSession, most: int = _AT_ONCE) -> int:
+    """Compute some of the marked minutes that are over, the newest first; return how many.
+
+    A mark goes only if nobody marked the minute again meanwhile: who does so in a transaction that
+    is still open holds the mark's row, and is waited for.
+    """
+    through = await indexed_through(session)
+    if through is None:
+        return 0
+    marked = (
+        await session.execute(
+            text(
+                "SELECT bucket_ts, marks FROM mobs.dirty_minutes WHERE bucket_ts + 60 <= :through "
+                "ORDER BY bucket_ts DESC LIMIT :most"
+            ),
+            {"through": through, "most": most},
+        )
+    ).all()
+    if not marked:
+        return 0
+    minutes = [minute for minute, _ in marked]
+    with _SECONDS.time():
+        await compute_minutes(session, minutes)
+        await compute_hours(session, {minute - minute % 3600 for minute in minutes})
+    await session.execute(
+        text(
+            "DELETE FROM mobs.dirty_minutes AS d USING unnest(CAST(:minutes AS bigint[]), "
+            "CAST(:marks AS bigint[])) AS done (minute, marks) "
+            "WHERE d.bucket_ts = done.minute AND d.marks = done.marks"
+        ),
+        {"minutes": minutes, "marks": [marks for _, marks in marked]},
+    )
+    await note(session, "metrics_rollup_cursor", {"last_bucket_ts": max(minutes)})
+    return len(marked)
+
+
+async def rollup(ctx: MobsContext, lease: Lease) -> None:
+    """Compute every marked minute that is over. The work of the loop `mobs:rollup`."""
+    computed = _AT_ONCE
+    while computed == _AT_ONCE:
+        async with ctx.database.transaction() as session:
+            await guard(session, lease)
+            computed = await compute_marked(session)
+
+
+async def compute_hours(session: AsyncSession, hours: Iterable[int]) -> None:
+    """Put hours (Unix seconds of their starts) together from their minutes."""
+    rows: list[dict[str, Any]] = []
+    wanted = sorted(hours)
+    for hour in wanted:
+        minutes = await session.execute(
+            text(
+                "SELECT * FROM mobs.metrics_minute "
+                "WHERE bucket_ts >= :hour AND bucket_ts < :hour + 3600"
+            ),
+            {"hour": hour},
+        )
+        found = minutes.mappings().all()
+        if found:
+            rows.append({"bucket_ts": hour} | combined(found))
+    await session.execute(
+        text("DELETE FROM mobs.metrics_hour WHERE bucket_ts = ANY(:hours)"), {"hours": wanted}
+    )
+    await _insert(session, _HOUR_TABLE, rows)
+
+
+def combined(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    """Return the figures of several intervals as one: percentiles and senders from sketches."""
+    sums = {
+        name: int(sum(row[name] for row in rows))
+        for name in (
+            *("tx_count", "tx_failed_count", "system_tx_count", "gas_used_total"),
+            *("fees_total", "block_count"),
+        )
+    }
+    prices = sketches.merge_counts(bytes(row["price_sketch"]) for row in rows)
+    total = int(sum(row["gas_price_sum"] for row in rows))
+    count = int(sum(row["gas_price_count"] for row in rows))
+    senders = sketches.merge_registers(bytes(row["senders_sketch"]) for row in rows)
+    exact = rows[0]["unique_senders"] if len(rows) == 1 else None
+    return sums | {
+        **_prices(prices, total, count),
+        "unique_senders": sketches.distinct(senders) if exact is None else exact,
+        "senders_sketch": senders,
+        "top_errors": merge_errors(row["top_errors"] for row in rows),
+    }
+
+
+def merge_errors(lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the five commonest errors of several lists, and how many others there were."""
+    counts: dict[str, int] = {}
+    names: dict[str, tuple[int, str | None]] = {}
+    for one in lists:
+        for error in one:
+            signature, count = str(error["signature"]), int(error["count"])
+            counts[signature] = counts.get(signature, 0) + count
+            if count > names.get(signature, (0, None))[0]:
+                names[signature] = (count, error["name"])
+    other = counts.pop("other", 0)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    other += sum(count for _, count in ordered[_ERRORS_SHOWN:])
+    found: list[dict[str, Any]] = [
+        {"signature": signature, "name": names[signature][1], "count": count}
+        for signature, count in ordered[:_ERRORS_SHOWN]
+    ]
+    if other:
+        found.append({"signature": "other", "name": "other", "count": other})
+    return found
