@@ -1,0 +1,1 @@
+"""Alert rules: what they observe, when they fire, and who is told."""
