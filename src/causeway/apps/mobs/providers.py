@@ -1,0 +1,126 @@
+"""The providers that are watched: from the settings into `rpc_endpoints`, and into the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.apps.mobs.context import CHAIN, MobsContext
+from causeway.base.errors import InvalidInput
+from causeway.chains.endpoint import Endpoint, SecretUrl
+
+log = structlog.get_logger(__name__)
+
+#: What looks like a key: 20 characters and more of base62, with the dashes some have.
+_KEY = re.compile(r"[A-Za-z0-9_-]*[A-Za-z0-9]{20,}[A-Za-z0-9_-]*|[A-Za-z0-9]{16,}[_-][A-Za-z0-9_-]*")
+
+
+def masked(url: str) -> str:
+    """Return an address as it may be shown: user, query and path parts like keys are `…`."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    if parts.port:
+        host += f":{parts.port}"
+    if parts.username or parts.password:
+        host = f"…@{host}"
+    path = "/".join("…" if _KEY.fullmatch(one) else one for one in parts.path.split("/"))
+    query = "?…" if parts.query else ""
+    return f"{parts.scheme}://{host}{path}{query}"
+
+
+def digest(url: str) -> bytes:
+    """Return what an address is known by in the database."""
+    return hashlib.sha256(url.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A provider and how to reach it."""
+
+    id: int
+    name: str
+    url: str
+    row: dict[str, Any]
+
+
+async def merge(session: AsyncSession, ctx: MobsContext) -> None:
+    """Put the configured providers among the known ones; others stay, and are told of."""
+    given = [one.get_secret_value() for one in ctx.settings.mantle_rpc_endpoints]
+    for number, url in enumerate(given):
+        host = (urlsplit(url).hostname or "provider")[:40]
+        await session.execute(
+            text(
+                "INSERT INTO mobs.rpc_endpoints (name, url, url_sha256, chain_id, priority) "
+                "SELECT :name, :url, :digest, :chain, :priority WHERE NOT EXISTS "
+                "(SELECT FROM mobs.rpc_endpoints WHERE url_sha256 = :digest)"
+                "ON CONFLICT DO NOTHING"
+            ),
+            {
+                "name": f"{host}-{digest(url).hex()[:6]}",
+                "url": masked(url)[:256],
+                "digest": digest(url),
+                "chain": ctx.settings.chain_id,
+                "priority": number,
+            },
+        )
+
+
+async def known(session: AsyncSession, ctx: MobsContext) -> list[Provider]:
+    """Return the active providers that can be reached, with what is stored of them.
+
+    The address of one with a key in it is in the settings only; one that is no longer there
+    cannot be asked.
+    """
+    given = {
+        digest(one.get_secret_value()): one.get_secret_value()
+        for one in ctx.settings.mantle_rpc_endpoints
+    }
+    rows = (
+        (
+            await session.execute(
+                text("SELECT * FROM mobs.rpc_endpoints WHERE is_active ORDER BY priority, id")
+            )
+        )
+        .mappings()
+        .all()
+    )
+    found: list[Provider] = []
+    for row in rows:
+        url = given.get(bytes(row["url_sha256"]))
+        if url is None and digest(row["url"]) == bytes(row["url_sha256"]):
+            url = str(row["url"])
+        if url is None:
+            log.warning("provider_not_configured", name=row["name"])
+            continue
+        found.append(Provider(row["id"], row["name"], url, dict(row)))
+    return found
+
+
+def keyless(url: str) -> str:
+    """Return an address that may lie in the database; `InvalidInput` when it holds a key."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInput("url must be an http or https address")
+    if masked(url) != url:
+        raise InvalidInput(
+            "url holds a key or a password, which is not kept in the database; "
+            "put it into MANTLE_RPC_ENDPOINTS"
+        )
+    return url
+
+
+def arrange(ctx: MobsContext, providers: list[Provider]) -> None:
+    """Have the chain read from the best providers first, and never from quarantined ones."""
+    pool = ctx.chains[CHAIN].pool
+    usable = [one for one in providers if not one.row["quarantined"]]
+    ranks = {"healthy": 0, "degraded": 1, "unhealthy": 2}
+    usable.sort(key=lambda one: (ranks[one.row["status"]], -one.row["score"], one.row["priority"]))
+    if usable:
+        pool.arrange([Endpoint(SecretUrl(one.url), one.name) for one in usable])
