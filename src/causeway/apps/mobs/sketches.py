@@ -38,9 +38,9 @@ _REGISTER = np.dtype([("register", ">i2"), ("rank", "u1")])
 EMPTY = b""
 
 
-def merge_counts(sketches: Iterable[bytes]) -> bytes:
+def merge_counts(sketches: Iterable[bytes | None]) -> bytes:
     """Return one price sketch for several."""
-    entries = np.frombuffer(b"".join(sketches), _BUCKET)
+    entries = np.frombuffer(b"".join(one for one in sketches if one), _BUCKET)
     buckets, place = np.unique(entries["bucket"], return_inverse=True)
     counts = np.zeros(len(buckets), np.int64)
     np.add.at(counts, place, entries["count"])
@@ -62,14 +62,14 @@ def quantile(sketch: bytes, q: float) -> int | None:
     return 0 if bucket == ZERO else round(2 * GROWTH**bucket / (GROWTH + 1))
 
 
-def _registers(sketches: Iterable[bytes]) -> NDArray[np.uint8]:
-    entries = np.frombuffer(b"".join(sketches), _REGISTER)
+def _registers(sketches: Iterable[bytes | None]) -> NDArray[np.uint8]:
+    entries = np.frombuffer(b"".join(one for one in sketches if one), _REGISTER)
     registers = np.zeros(REGISTERS, np.uint8)
     np.maximum.at(registers, entries["register"].astype(np.int64), entries["rank"])
     return registers
 
 
-def merge_registers(sketches: Iterable[bytes]) -> bytes:
+def merge_registers(sketches: Iterable[bytes | None]) -> bytes:
     """Return one sketch of senders for several."""
     registers = _registers(sketches)
     used = np.flatnonzero(registers)
