@@ -63,9 +63,7 @@ def test_a_failed_probe_costs_its_errors_only(failures: int, points: int) -> Non
 
 
 def test_another_chain_leaves_nothing() -> None:
-    found = score(
-        latency_ms=1, failures=0, lag_blocks=0, block_time_s=2.0, error="wrong_chain"
-    )
+    found = score(latency_ms=1, failures=0, lag_blocks=0, block_time_s=2.0, error="wrong_chain")
     assert (found.points, found.status) == (0, "unhealthy")
 
 

@@ -239,11 +239,12 @@ _ON_FAILURES = ("tx_failed_count", "failure_rate", "error_count")
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-def _aggregate(of: str, aggregation: str, minutes: int, order: str) -> str:
+def _aggregate(of: str, aggregation: str, minutes: int, *order: str) -> str:
     if aggregation in _QUANTILES:
         return f"percentile_disc({_QUANTILES[aggregation]}) WITHIN GROUP (ORDER BY {of})"
     if aggregation == "last":
-        return f"(array_agg({of} ORDER BY {order} DESC))[1]"
+        last_first = ", ".join(f"{one} DESC" for one in order)
+        return f"(array_agg({of} ORDER BY {last_first}))[1]"
     if aggregation == "rate_per_min":
         return f"sum({of})::numeric / {minutes}"
     return f"{aggregation}({of})"
@@ -271,7 +272,10 @@ async def _custom(
     if metric in _PER_TX:
         where += " AND tx_type <> 126" if metric == "gas_price" else ""
         of = _aggregate(
-            _PER_TX[metric], condition.aggregation, minutes, "block_timestamp, tx_index"
+            _PER_TX[metric],
+            condition.aggregation,
+            minutes,
+            *("block_timestamp", "block_number", "tx_index"),
         )
     else:
         of = _COUNTED[metric]

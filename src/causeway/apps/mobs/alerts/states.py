@@ -85,7 +85,8 @@ def _true(series: Series, now: int, timing: Timing) -> Transition:
 def _false(series: Series, now: int, timing: Timing, reason: str = "recovered") -> Transition:
     calm = replace(series, true_since=None)
     if series.state == "firing":
-        still = series.true_at is not None and now - series.true_at < timing.keep_firing_s
+        last = series.true_at
+        still = last is not None and max(0, now - last) < timing.keep_firing_s
         return Transition(calm) if still else end(calm, now, reason)
     if series.state == "inactive":
         return Transition(calm)
