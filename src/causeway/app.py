@@ -23,7 +23,7 @@ from causeway.base.settings import KernelSettings, Settings
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.signer import Signer
 from causeway.indexing.indexer import Indexer
-from causeway.indexing.source import Source
+from causeway.indexing.source import AnySource
 from causeway.pipelines.loops import LeasedLoop
 from causeway.pipelines.schedules import Schedule
 from causeway.pipelines.stage import Stage
@@ -46,6 +46,8 @@ class ChainConfig:
     poll_s: float = 2.0
     #: Blocks asked for at once, at most.
     log_range: int = 2000
+    #: For one request, seconds.
+    timeout_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class App(Generic[S, V]):
     services: Callable[[S], AbstractAsyncContextManager[V]]
     routers: tuple[APIRouter, ...] = ()
     chains: Callable[[S], Sequence[ChainConfig]] = lambda _settings: ()
-    sources: Callable[[Context[S, V]], Awaitable[Sequence[Source]]] | None = None
+    sources: Callable[[Context[S, V]], Awaitable[Sequence[AnySource]]] | None = None
     signers: Callable[[Context[S, V]], Sequence[SignerConfig]] | None = None
     stages: Callable[[S], Sequence[Stage[Any]]] = lambda _settings: ()
     loops: Callable[[S], Sequence[LeasedLoop]] = lambda _settings: ()

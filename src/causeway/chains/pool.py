@@ -76,6 +76,16 @@ class ProviderPool:
         for endpoint in self.endpoints:
             endpoint.right_chain = None
 
+    def arrange(self, endpoints: Sequence[Endpoint]) -> None:
+        """Read from these endpoints from now on, the first ones preferred.
+
+        What is known of those that stay (by their address) is kept.
+        """
+        if not endpoints:
+            raise ConfigurationError("a provider pool needs at least one endpoint")
+        before = {endpoint.url: endpoint for endpoint in self.endpoints}
+        self.endpoints = tuple(before.get(one.url, one) for one in endpoints)
+
     async def verify(self) -> None:
         """Ask every endpoint for its chain id and set those aside that serve another chain.
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.chains.protocol import Block
-from causeway.indexing.models import AppliedBlock, Checkpoint
+from causeway.indexing.models import AppliedBlock, Checkpoint, UndoEntry
 from causeway.indexing.source import AnySource
 
 
@@ -35,7 +35,7 @@ async def begin(
         .values(
             source=source.name,
             chain_id=chain_id,
-            start_block=source.start_block,
+            start_block=before.number + 1,
             number=before.number,
             hash=before.hash,
             timestamp=before.timestamp,
@@ -75,6 +75,29 @@ async def move(
     )
     if moved is None:
         raise CheckpointMoved(old.source)
+
+
+async def seek(session: AsyncSession, source: str, to: Block) -> None:
+    """Put the checkpoint on this block, wherever it was: what lies between is not read.
+
+    For operators. What was applied above `to` stays as it is; undo entries are forgotten.
+    """
+    await session.execute(
+        update(Checkpoint)
+        .where(Checkpoint.source == source)
+        .values(
+            number=to.number,
+            hash=to.hash,
+            timestamp=to.timestamp,
+            final_number=to.number,
+            problem=None,
+            updated_at=func.clock_timestamp(),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(delete(UndoEntry).where(UndoEntry.source == source))
+    await drop_blocks(session, source, above=-2)
+    await keep_blocks(session, source, [to])
 
 
 async def tell_problem(session: AsyncSession, source: str, problem: str) -> None:

@@ -240,7 +240,7 @@ class Indexer:
                 self._here = (found.number, found.hash)
             await self._reading.prepare(session)
         if found is None:
-            before = self.source.start_block - 1
+            before = await self._first_block() - 1
             (block,) = await self._chain.look(before) if before >= 0 else (BEFORE_GENESIS,)
             if block is None:
                 return None
@@ -253,6 +253,12 @@ class Indexer:
                 f"and is now configured for chain {self._chain.chain_id}"
             )
         return found
+
+    async def _first_block(self) -> int:
+        source = self.source
+        if isinstance(source, BlockSource) and source.behind_head is not None:
+            return max(0, (await self._chain.head()).number - source.behind_head)
+        return source.start_block
 
     async def _forward(
         self, here: Checkpoint, applied: Block, head: Block, final_number: int

@@ -251,6 +251,8 @@ class BlockSource:
     apply: BlockHandler
     #: Deletes what `apply` wrote for the blocks that are gone.
     on_undone: OnUndone
+    #: Begin so many blocks below the newest instead, as it is when the source is first read.
+    behind_head: int | None = None
     #: Whether `FullBlock.traces` is wanted (`debug_traceBlockByHash` with the call tracer).
     traces: bool = False
     #: Blocks applied in one transaction, at most.

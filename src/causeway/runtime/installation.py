@@ -158,7 +158,7 @@ async def _chain(stack: AsyncExitStack, config: ChainConfig) -> EvmChain:
         Endpoint(SecretUrl(url.get_secret_value()), f"{config.name}-{number}")
         for number, url in enumerate(config.rpc_urls, 1)
     ]
-    pool = ProviderPool(endpoints)
+    pool = ProviderPool(endpoints, timeout_s=config.timeout_s)
     stack.push_async_callback(pool.close)
     chain = EvmChain(config.name, config.chain_id, pool)
     try:

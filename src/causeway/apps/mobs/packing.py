@@ -6,10 +6,11 @@ import zlib
 from typing import Any, cast
 
 import msgspec
-import orjson
 
 #: JSON of a call tree that is kept, bytes.
 LARGEST = 1 << 20
+#: Levels that are kept: who reads the JSON has to come through, too.
+DEEPEST = 100
 #: Of inputs and outputs of a tree that is too large so many characters are kept.
 _KEPT = 1024
 
@@ -20,25 +21,44 @@ def pack(tree: Any) -> tuple[bytes, bool]:
     First long inputs and outputs are cut, then the deepest calls left out.
     """
     whole = msgspec.json.encode(tree)
-    if len(whole) <= LARGEST:
+    plain = msgspec.json.decode(whole)
+    depth = _depth(plain)
+    if len(whole) <= LARGEST and depth <= DEEPEST:
         return zlib.compress(whole), False
-    plain = _cut(orjson.loads(whole))
-    whole = orjson.dumps(plain)
-    if len(whole) > LARGEST:
-        # The deepest level at which it fits: a tree is cut once, not once for each level.
-        low, high = 1, 1024
+    plain = _pruned(_cut(plain), DEEPEST)
+    if _size(plain) > LARGEST:
+        # The deepest level at which it fits.
+        low, high = 1, min(depth, DEEPEST)
         while low < high:
             middle = (low + high + 1) // 2
-            if len(orjson.dumps(_pruned(plain, middle))) <= LARGEST:
+            if _size(_pruned(plain, middle)) <= LARGEST:
                 low = middle
             else:
                 high = middle - 1
-        pruned = _pruned(plain, low)
-        calls = cast("list[Any]", pruned.get("calls", []))
-        while calls and len(orjson.dumps(pruned)) > LARGEST:
+        wider = _pruned(plain, low + 1)
+        plain = _pruned(plain, low)
+        # Of the level that does not fit whole, as many calls of the root as do.
+        calls = cast("list[Any]", wider.get("calls", []))
+        while calls and low == 1:
             del calls[len(calls) // 2 :]
-        whole = orjson.dumps(pruned)
-    return zlib.compress(whole), True
+            if _size(wider) <= LARGEST:
+                plain = wider
+                break
+    return zlib.compress(msgspec.json.encode(plain)), True
+
+
+def _size(plain: dict[str, Any]) -> int:
+    return len(msgspec.json.encode(plain))
+
+
+def _depth(frame: dict[str, Any]) -> int:
+    deepest = 0
+    stack = [(frame, 1)]
+    while stack:
+        one, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(inner, depth + 1) for inner in one.get("calls", [])]
+    return deepest
 
 
 def _cut(frame: dict[str, Any]) -> dict[str, Any]:
@@ -66,4 +86,4 @@ def _pruned(frame: dict[str, Any], depth: int) -> dict[str, Any]:
 
 def unpack(packed: bytes) -> Any:
     """Return a packed call tree as JSON."""
-    return orjson.loads(zlib.decompress(packed))
+    return msgspec.json.decode(zlib.decompress(packed))

@@ -19,7 +19,9 @@ from causeway.chains.endpoint import Endpoint, SecretUrl
 log = structlog.get_logger(__name__)
 
 #: What looks like a key: 20 characters and more of base62, with the dashes some have.
-_KEY = re.compile(r"[A-Za-z0-9_-]*[A-Za-z0-9]{20,}[A-Za-z0-9_-]*|[A-Za-z0-9]{16,}[_-][A-Za-z0-9_-]*")
+_KEY = re.compile(
+    r"[A-Za-z0-9_-]*[A-Za-z0-9]{20,}[A-Za-z0-9_-]*|[A-Za-z0-9]{16,}[_-][A-Za-z0-9_-]*"
+)
 
 
 def masked(url: str) -> str:

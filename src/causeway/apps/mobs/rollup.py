@@ -120,20 +120,15 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
     first, last = minutes[0], minutes[-1]
     place = {"first": first, "last": last, "minutes": minutes}
     await partitions.ensure(session, first, last, ("metrics_minute",))
-    blocks = dict(
-        (
-            await session.execute(
-                text(
-                    "SELECT timestamp - timestamp % 60 AS minute, count(*) FROM mobs.blocks "
-                    "WHERE timestamp >= :first AND timestamp < :last + 60 "
-                    "AND timestamp - timestamp % 60 = ANY(:minutes) GROUP BY 1"
-                ),
-                place,
-            )
-        )
-        .tuples()
-        .all()
+    heads = await session.execute(
+        text(
+            "SELECT timestamp - timestamp % 60 AS minute, count(*) FROM mobs.blocks "
+            "WHERE timestamp >= :first AND timestamp < :last + 60 "
+            "AND timestamp - timestamp % 60 = ANY(:minutes) GROUP BY 1"
+        ),
+        place,
     )
+    blocks: dict[int, int] = {minute: count for minute, count in heads}
     figures = {
         row["minute"]: row for row in (await session.execute(text(_OF_CHAIN), place)).mappings()
     }

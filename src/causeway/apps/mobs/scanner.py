@@ -44,6 +44,12 @@ class Scanner:
         self._clock = clock
 
     async def apply(self, session: AsyncSession, blocks: Sequence[FullBlock]) -> None:
+        """Write blocks down and note where the scanner is."""
+        await self.write(session, blocks)
+        newest = blocks[-1]
+        await note_scanned(session, newest.block.number, newest.block.hash, newest.timestamp)
+
+    async def write(self, session: AsyncSession, blocks: Sequence[FullBlock]) -> None:
         """Write blocks, their transactions, and what is to be done about them."""
         await self._watched.refresh(session)
         times = [block.timestamp for block in blocks]
@@ -71,10 +77,8 @@ class Scanner:
         await _copy(session, _BLOCKS, [block_row(block, now) for block in blocks])
         await mark_dirty(session, times)
         await self._queue(session, [row for row in rows if row["trace_state"] == "queued"])
-        newest = blocks[-1]
-        await note_scanned(session, newest.block.number, newest.block.hash, newest.timestamp)
         if reorged:
-            await self._after_reorg(session, newest, [row["hash"] for row in rows])
+            await self._after_reorg(session, blocks[-1], [row["hash"] for row in rows])
 
     async def undone(self, session: AsyncSession, undone: Undone) -> None:
         """Take the rows of replaced blocks away and note which transactions went with them."""
@@ -130,8 +134,8 @@ class Scanner:
         await session.execute(
             text(
                 "INSERT INTO mobs.removed_txs (hash, reorg_id, block_number, block_hash) "
-                "SELECT hash, :reorg, number, block_hash FROM unnest(CAST(:hashes AS bytea[]), "
-                "CAST(:numbers AS bigint[]), CAST(:blocks AS bytea[])) "
+                "SELECT DISTINCT ON (hash) hash, :reorg, number, block_hash FROM unnest("
+                "CAST(:hashes AS bytea[]), CAST(:numbers AS bigint[]), CAST(:blocks AS bytea[])) "
                 "AS gone (hash, number, block_hash) ON CONFLICT (hash) DO UPDATE "
                 "SET reorg_id = excluded.reorg_id, block_number = excluded.block_number, "
                 "block_hash = excluded.block_hash"

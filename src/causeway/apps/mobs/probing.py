@@ -1,0 +1,378 @@
+"""Asking every provider how it is, all at the same time, and judging the answers together.
+
+What a provider says counts only beside what the others say: lag is behind the height two of them
+have, a fork is a hash the others do not have at the same height.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import orjson
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.apps.mobs import partitions
+from causeway.apps.mobs.context import CHAIN, MobsContext
+from causeway.apps.mobs.providers import Provider, arrange, known, merge
+from causeway.apps.mobs.scanner import note
+from causeway.apps.mobs.scoring import leader, score
+from causeway.base.errors import CausewayError, RateLimited
+from causeway.chains.endpoint import Endpoint, SecretUrl
+from causeway.chains.errors import RpcError
+from causeway.chains.evm.blocks import Header
+from causeway.chains.evm.wire import WireBlock
+from causeway.chains.pool import ProviderPool
+from causeway.store.lease import Lease
+
+log = structlog.get_logger(__name__)
+_SCORE = Gauge("causeway_mobs_provider_score", "Score of a provider, 0 to 100", ["provider"])
+_LAG = Gauge("causeway_mobs_provider_lag_blocks", "Blocks behind the others", ["provider"])
+
+#: Replies that may be null.
+_BLOCK: type[WireBlock | None] = WireBlock | None  # pyright: ignore[reportAssignmentType]
+_FULL: type[Header | None] = Header | None  # pyright: ignore[reportAssignmentType]
+
+#: A common block this far below the head is compared between providers.
+FORK_DEPTH = 64
+#: What a provider can do is asked again after this, seconds.
+CAPABILITIES_S = 600
+#: A head older than so many block times, and than so many seconds, is stale.
+STALE_BLOCKS = 30
+STALE_S = 120
+
+
+@dataclass
+class Probe:
+    """What one provider answered."""
+
+    provider: Provider
+    latency_ms: int | None = None
+    chain_id: int | None = None
+    head: WireBlock | None = None
+    error: str | None = None
+    #: It asked us to wait so long, seconds.
+    wait_s: float = 0.0
+    #: Hash of the common old block.
+    old_hash: str | None = None
+    capabilities: dict[str, Any] = field(default_factory=dict[str, Any])
+    pool: ProviderPool | None = None
+
+    @property
+    def height(self) -> int | None:
+        """The newest block it has."""
+        return int(self.head.number, 16) if self.head and self.head.number else None
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code under which a failure is counted."""
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, RateLimited):
+        return "rate_limited"
+    if isinstance(error, RpcError):
+        return f"rpc_{error.code}"
+    said = str(error)
+    if "did not answer" in said:
+        return "timeout"
+    if "HTTP " in said:
+        return f"http_{said.partition('HTTP ')[2][:3]}"
+    if "cannot be reached" in said:
+        return "tls" if "certificate" in said.lower() or "ssl" in said.lower() else "connect"
+    if "no JSON" in said or "no usable answer" in said:
+        return "invalid_json"
+    if "another shape" in said or "serves chain" in said:
+        return "wrong_chain" if "serves chain" in said else "invalid_response"
+    return "invalid_response"
+
+
+async def ask(provider: Provider, timeout_s: float, *, deep: bool) -> Probe:
+    """Ask one provider for its chain and its head; with `deep` also what it can do."""
+    made = Probe(provider)
+    pool = ProviderPool([Endpoint(SecretUrl(provider.url), provider.name)], timeout_s=timeout_s)
+    made.pool = pool
+    try:
+        async with asyncio.timeout(timeout_s):
+            made.chain_id = int(await pool.call("eth_chainId", reply=str), 16)
+            # Timed alone, on a connection that is there.
+            started = time.monotonic()
+            height = int(await pool.call("eth_blockNumber", reply=str), 16)
+            made.latency_ms = round((time.monotonic() - started) * 1000)
+            made.head = await _block(pool, "latest")
+            if made.height is None or height < 0:
+                made.error = "invalid_response"
+    except RateLimited as error:
+        made.error, made.wait_s = "rate_limited", error.retry_after_s or 0.0
+    except (CausewayError, TimeoutError, ValueError) as error:
+        made.error = code_of(error)
+    if made.error is None and deep:
+        try:
+            async with asyncio.timeout(timeout_s * 2):
+                made.capabilities = await capabilities(pool, made)
+        except (CausewayError, TimeoutError, ValueError):
+            made.capabilities = {}
+    return made
+
+
+async def _block(pool: ProviderPool, at: str) -> WireBlock | None:
+    kind: Any = WireBlock | None
+    found: WireBlock | None = await pool.call("eth_getBlockByNumber", (at, False), reply=kind)
+    return found
+
+
+async def capabilities(pool: ProviderPool, probe: Probe) -> dict[str, Any]:
+    """Return what a provider can do, each thing tried for real."""
+    head = probe.height or 0
+    found: dict[str, Any] = {"checked_at": int(time.time())}
+    for tag in ("safe", "finalized"):
+        found[tag] = await _works(pool, "eth_getBlockByNumber", (tag, False), WireBlock)
+    transaction = await _recent_transaction(pool, head)
+    found["block_receipts"] = await _works(
+        pool, "eth_getBlockReceipts", (hex(head),), list[dict[str, Any]]
+    )
+    if transaction is not None:
+        # A made-up hash proves nothing: some nodes answer anything with an empty trace.
+        found["traces"] = await _works(
+            pool, "debug_traceTransaction", (transaction, {"tracer": "callTracer"}), _Traced
+        )
+        found["block_traces"] = await _works(
+            pool,
+            "debug_traceBlockByNumber",
+            (hex(head), {"tracer": "callTracer"}),
+            list[dict[str, Any]],
+        )
+    found["archive"] = await _works(pool, "eth_getBalance", ("0x" + "0" * 40, "0x1"), str)
+    outcomes = await pool.batch([("eth_chainId", ()), ("eth_blockNumber", ())])
+    found["batch"] = not any(isinstance(one, Exception) for one in outcomes)
+    return found
+
+
+class _Traced(msgspec.Struct, rename="camel"):
+    """What a real trace has; nodes that know no tracers answer something else without an error."""
+
+    type: str
+    from_: str = msgspec.field(name="from")
+    gas_used: str
+
+
+async def _works(pool: ProviderPool, method: str, params: Sequence[object], kind: Any) -> bool:
+    try:
+        return await pool.call(method, params, reply=kind) is not None
+    except CausewayError:
+        return False
+
+
+async def _recent_transaction(pool: ProviderPool, head: int) -> str | None:
+    kind: Any = Header | None
+    for number in range(head, max(-1, head - 10), -1):
+        block: Header | None = await pool.call(
+            "eth_getBlockByNumber", (hex(number), True), reply=kind
+        )
+        if block is not None and block.transactions:
+            return block.transactions[-1].hash
+    return None
+
+
+async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list[Probe]:
+    """Ask all active providers, judge them together and write samples and scores down."""
+    settings = ctx.settings
+    async with ctx.database.transaction() as session:
+        await merge(session, ctx)
+        providers = await known(session, ctx)
+    gate = asyncio.Semaphore(settings.max_concurrent_probes)
+    now = int(ctx.clock.now().timestamp())
+
+    async def one(provider: Provider) -> Probe | None:
+        if int(provider.row["capabilities"].get("not_before", 0)) > now:
+            return None  # it asked us to wait
+        checked = int(provider.row["capabilities"].get("checked_at", 0))
+        async with gate:
+            return await ask(
+                provider,
+                settings.rpc_timeout_default,
+                deep=now - checked > CAPABILITIES_S if deep is None else deep,
+            )
+
+    asked = await asyncio.gather(*(one(provider) for provider in providers))
+    probes = [probe for probe in asked if probe is not None]
+    try:
+        lies = await judge(probes, settings.chain_id, settings.rpc_timeout_default)
+        find_stale(probes, now, settings.block_time_s)
+    finally:
+        for probe in probes:
+            if probe.pool is not None:
+                await probe.pool.close()
+    heights = [p.height for p in probes if p.height is not None and p.error in (None, "stale")]
+    top = leader(heights)
+    async with ctx.database.transaction() as session:
+        await partitions.ensure(session, now, now, ("rpc_health_samples",))
+        for probe in probes:
+            await _keep(session, ctx, probe, top, now)
+        for lie in lies:
+            await session.execute(
+                text(
+                    "INSERT INTO mobs.lies (endpoint_id, kind, block_number, said, others_said) "
+                    "VALUES (:endpoint, :kind, :block, CAST(:said AS jsonb), "
+                    "CAST(:others AS jsonb))"
+                ),
+                lie,
+            )
+        rows = await session.execute(text("SELECT id, name, score FROM mobs.rpc_endpoints"))
+        await note(session, "provider_scores", {str(i): s for i, _, s in rows})
+        again = await known(session, ctx)
+    if CHAIN in ctx.chains:
+        arrange(ctx, again)
+    return probes
+
+
+async def judge(probes: list[Probe], chain_id: int, timeout_s: float) -> list[dict[str, Any]]:
+    """Compare the answers: mark those of another chain or fork; return the evidence."""
+    lies: list[dict[str, Any]] = []
+    for probe in probes:
+        if probe.chain_id is not None and probe.chain_id != chain_id:
+            probe.error = "wrong_chain"
+            said = orjson.dumps({"chain_id": probe.chain_id}).decode()
+            wanted = orjson.dumps({"chain_id": chain_id}).decode()
+            lies.append(_lie(probe, "wrong_chain", None, said, wanted))
+    sound = [p for p in probes if p.error is None and p.height is not None and p.pool is not None]
+    if len(sound) < 2:
+        return lies
+    common = max(0, min(p.height or 0 for p in sound) - FORK_DEPTH)
+
+    async def look(probe: Probe) -> None:
+        if probe.pool is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                block = await probe.pool.call(
+                    "eth_getBlockByNumber", (hex(common), False), reply=_BLOCK
+                )
+            probe.old_hash = None if block is None else block.hash
+        except (CausewayError, TimeoutError):
+            probe.old_hash = None
+
+    await asyncio.gather(*(look(probe) for probe in sound))
+    votes = Counter(p.old_hash for p in sound if p.old_hash is not None)
+    if len(votes) < 2:
+        return lies
+    (most, count), *rest = votes.most_common()
+    if rest and rest[0][1] == count:
+        return lies  # nobody has a majority: told by the disagreement, blamed on nobody
+    for probe in sound:
+        if probe.old_hash is not None and probe.old_hash != most:
+            probe.error = "wrong_fork"
+            said = orjson.dumps({"hash": probe.old_hash}).decode()
+            others = orjson.dumps({"hash": most, "providers": count}).decode()
+            lies.append(_lie(probe, "wrong_fork", common, said, others))
+    return lies
+
+
+def find_stale(probes: Sequence[Probe], now: int, block_time_s: float) -> None:
+    """Mark those whose head is old by the clock, though nobody is ahead of them."""
+    for probe in probes:
+        if probe.error is None and probe.head is not None:
+            age_s = now - int(probe.head.timestamp, 0)
+            if age_s > max(STALE_S, STALE_BLOCKS * block_time_s):
+                probe.error = "stale"
+
+
+def _lie(probe: Probe, kind: str, block: int | None, said: str, others: str) -> dict[str, Any]:
+    return {
+        "endpoint": probe.provider.id,
+        "kind": kind,
+        "block": block,
+        "said": said,
+        "others": others,
+    }
+
+
+async def _keep(
+    session: AsyncSession, ctx: MobsContext, probe: Probe, top: int | None, now: int
+) -> None:
+    """Write one probe down: its sample and the provider's score, together."""
+    row = probe.provider.row
+    age_s: int | None = None
+    if probe.head is not None and probe.head.number is not None:
+        age_s = max(0, now - int(probe.head.timestamp, 0))
+    lag = None if probe.height is None or top is None else max(0, top - probe.height)
+    limited = probe.error == "rate_limited"  # it is there, we ask too often: no failure of its
+    failed = probe.error is not None and not limited
+    failures = int(row["consecutive_failures"])
+    failures = failures if limited else failures + 1 if failed else 0
+    judged = score(
+        latency_ms=probe.latency_ms,
+        failures=failures,
+        lag_blocks=lag,
+        block_time_s=ctx.settings.block_time_s,
+        error=probe.error,
+    )
+    wrong = probe.error in ("wrong_chain", "wrong_fork")
+    right = 0 if probe.error is not None else int(row["right_in_a_row"]) + 1
+    quarantined = wrong or (bool(row["quarantined"]) and right < 2)
+    reasons = orjson.dumps(
+        [{"points": one.points, "reason": one.reason} for one in judged.deductions]
+    ).decode()
+    known_before: dict[str, Any] = dict(row["capabilities"])
+    merged = known_before | probe.capabilities
+    merged["not_before"] = now + min(600, int(probe.wait_s)) if limited else 0
+    await session.execute(
+        text(
+            "UPDATE mobs.rpc_endpoints SET score = :score, status = :status, deductions = "
+            "CAST(:reasons AS jsonb), last_probe_at = :now, consecutive_failures = :failures, "
+            "right_in_a_row = :right, quarantined = :quarantined, chain_id_seen = "
+            "coalesce(:seen, chain_id_seen), head_lag_blocks = :lag, last_error = :error, "
+            "capabilities = CAST(:capabilities AS jsonb), supports_traces = :traces, "
+            "updated_at = :now WHERE id = :id"
+        ),
+        {
+            "id": probe.provider.id,
+            "score": judged.points,
+            "status": judged.status,
+            "reasons": reasons,
+            "now": now,
+            "failures": failures,
+            "right": right,
+            "quarantined": quarantined,
+            "seen": probe.chain_id,
+            "lag": lag,
+            "error": probe.error,
+            "capabilities": orjson.dumps(merged).decode(),
+            "traces": bool(merged.get("traces")),
+        },
+    )
+    await session.execute(
+        text(
+            "INSERT INTO mobs.rpc_health_samples (endpoint_id, sampled_at, latency_ms, "
+            "block_number, is_success, error_code, block_hash, chain_id, head_age_s, score, "
+            "deductions) VALUES (:id, :now, :latency, :block, :ok, :error, :hash, :chain, :age, "
+            ":score, CAST(:reasons AS jsonb))"
+        ),
+        {
+            "id": probe.provider.id,
+            "now": now,
+            "latency": probe.latency_ms,
+            "block": probe.height,
+            "ok": probe.error is None,
+            "error": probe.error,
+            "hash": bytes.fromhex(probe.head.hash[2:]) if probe.head and probe.head.hash else None,
+            "chain": probe.chain_id,
+            "age": age_s,
+            "score": judged.points,
+            "reasons": reasons,
+        },
+    )
+    _SCORE.labels(probe.provider.name).set(judged.points)
+    _LAG.labels(probe.provider.name).set(lag or 0)
+
+
+async def probe(ctx: MobsContext, _lease: Lease) -> None:
+    """Probe every provider once."""
+    await round_of_probes(ctx)

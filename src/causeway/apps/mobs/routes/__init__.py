@@ -1,0 +1,1 @@
+"""M-OBS over HTTP, one file a resource."""

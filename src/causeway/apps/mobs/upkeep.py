@@ -1,0 +1,221 @@
+"""What keeps the house in order: the heartbeat, settled blocks, labels, days to come and gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.apps.mobs import partitions
+from causeway.apps.mobs.context import CHAIN, MobsContext
+from causeway.apps.mobs.partitions import DAY_S
+from causeway.apps.mobs.scanner import mark_dirty, note
+from causeway.base.errors import TransientError
+from causeway.store.lease import Lease
+
+log = structlog.get_logger(__name__)
+
+#: Transactions labelled in one transaction.
+_LABELLED_AT_ONCE = 2000
+_DAYS_AHEAD = 7
+
+
+async def beat(ctx: MobsContext, lease: Lease) -> None:
+    """Show that a worker is there, settle blocks, and label what new contracts bring."""
+    now = int(ctx.clock.now().timestamp())
+    async with ctx.database.transaction() as session:
+        await note(
+            session,
+            "heartbeat",
+            {
+                "worker_id": ctx.settings.worker_id or lease.holder,
+                "last_beat": now,
+            },
+        )
+    await settle(ctx)
+    await label(ctx)
+
+
+async def settle(ctx: MobsContext) -> None:
+    """Clear `is_tentative` of what the chain calls safe, or is deep enough."""
+    if CHAIN not in ctx.chains:
+        return
+    try:
+        head, safe = await ctx.chains[CHAIN].look("latest", "safe")
+    except TransientError:
+        return
+    if head is None:
+        return
+    deep = head.number - ctx.settings.tentative_depth
+    settled = deep if safe is None or safe.number >= head.number else max(safe.number, deep)
+    since = int(head.timestamp.timestamp()) - DAY_S
+    async with ctx.database.transaction() as session:
+        await session.execute(
+            text(
+                "UPDATE mobs.txs SET is_tentative = false WHERE is_tentative "
+                "AND block_timestamp > :since AND block_number <= :settled"
+            ),
+            {"since": since, "settled": settled},
+        )
+
+
+async def label(ctx: MobsContext) -> None:
+    """Give stored transactions the names that a contract added later brings."""
+    async with ctx.database.sessions() as session:
+        pending = (
+            await session.execute(
+                text(
+                    "SELECT id, address FROM mobs.contracts WHERE backfill = 'pending' ORDER BY id"
+                )
+            )
+        ).all()
+    for contract_id, address in pending:
+        async with ctx.database.transaction() as session:
+            ctx.services.watched.forget()
+            await ctx.services.watched.refresh(session)
+        place: Mapping[str, Any] | None = {"timestamp": 0, "number": -1, "index": -1}
+        while place is not None:
+            async with ctx.database.transaction() as session:
+                place = await _label_some(session, ctx, contract_id, bytes(address), place)
+        async with ctx.database.transaction() as session:
+            await session.execute(
+                text("UPDATE mobs.contracts SET backfill = 'done' WHERE id = :id"),
+                {"id": contract_id},
+            )
+        log.info("contract_labelled", contract=contract_id)
+
+
+async def _label_some(
+    session: AsyncSession,
+    ctx: MobsContext,
+    contract_id: int,
+    address: bytes,
+    after: Mapping[str, Any],
+) -> Mapping[str, Any] | None:
+    decoder = ctx.services.watched.decoder
+    rows = (
+        (
+            await session.execute(
+                text(
+                    "SELECT status, block_timestamp, block_number, tx_index, method_id, error_raw "
+                    "FROM mobs.txs WHERE to_address = :address AND "
+                    "(block_timestamp, block_number, tx_index) > (:timestamp, :number, :index) "
+                    "ORDER BY block_timestamp, block_number, tx_index LIMIT :most"
+                ),
+                dict(after) | {"address": address, "most": _LABELLED_AT_ONCE},
+            )
+        )
+        .mappings()
+        .all()
+    )
+    if not rows:
+        return None
+    values: list[dict[str, Any]] = []
+    for row in rows:
+        raw = row["error_raw"]
+        decoded = decoder.error(bytes(raw), address) if raw is not None else None
+        method = row["method_id"]
+        values.append(
+            {
+                "contract": contract_id,
+                "method": decoder.method(None if method is None else bytes(method), address),
+                "decoded": None if decoded is None else decoded.text,
+                "status": row["status"],
+                "timestamp": row["block_timestamp"],
+                "number": row["block_number"],
+                "index": row["tx_index"],
+            }
+        )
+    await session.execute(
+        text(
+            "UPDATE mobs.txs SET contract_id = :contract, method_name = :method, "
+            "error_decoded = coalesce(:decoded, error_decoded) WHERE status = :status AND "
+            "block_timestamp = :timestamp AND block_number = :number AND tx_index = :index"
+        ),
+        values,
+    )
+    await mark_dirty(session, [one["timestamp"] for one in values])
+    last = values[-1]
+    return {name: last[name] for name in ("timestamp", "number", "index")}
+
+
+async def retain(ctx: MobsContext, _lease: Lease) -> None:
+    """Make the days to come and drop what is too old."""
+    await retain_now(ctx)
+
+
+async def retain_now(ctx: MobsContext) -> None:
+    """Make the days to come and drop what is too old."""
+    now = int(ctx.clock.now().timestamp())
+    async with ctx.database.transaction() as session:
+        await partitions.ensure(session, now, now + _DAYS_AHEAD * DAY_S)
+    for table, day in await too_old(ctx):
+        async with ctx.database.transaction() as session:
+            await session.execute(text("SET LOCAL lock_timeout = '5s'"))
+            await partitions.drop(session, table, day)
+        log.info("day_dropped", table=table, day=partitions.day_name(day))
+    await _rows(ctx, now)
+
+
+async def too_old(ctx: MobsContext) -> list[tuple[str, int]]:
+    """Return the days of tables that retention lets go; never one with a minute still marked."""
+    settings = ctx.settings
+    today = int(ctx.clock.now().timestamp()) // DAY_S
+    kept = {
+        "txs_ok": settings.retention_success_days,
+        "txs_failed": settings.retention_failed_days,
+        "blocks": 0
+        if 0 in (settings.retention_success_days, settings.retention_failed_days)
+        else max(settings.retention_success_days, settings.retention_failed_days),
+        "tx_traces": settings.retention_traces_days,
+        "rpc_health_samples": settings.retention_samples_days,
+        "metrics_minute": settings.retention_minutes_days,
+    }
+    found: list[tuple[str, int]] = []
+    async with ctx.database.sessions() as session:
+        dirty = set(
+            await session.scalars(text("SELECT DISTINCT bucket_ts / 86400 FROM mobs.dirty_minutes"))
+        )
+        for table, days in kept.items():
+            if days:
+                found += [
+                    (table, day)
+                    for day in await partitions.days_of(session, table)
+                    if day < today - days and day not in dirty
+                ]
+    return found
+
+
+async def _rows(ctx: MobsContext, now: int) -> None:
+    """Delete old rows of the tables that have no days."""
+    settings = ctx.settings
+    old = {
+        "mobs.metrics_hour": ("bucket_ts", settings.retention_hours_days, ""),
+        "mobs.metrics_minute_contract": ("bucket_ts", settings.retention_minutes_days, ""),
+        "mobs.alert_events": (
+            "triggered_at",
+            settings.retention_events_days,
+            " AND resolved_at IS NOT NULL",
+        ),
+        "mobs.reorgs": ("detected_at", settings.retention_reorgs_days, ""),
+    }
+    async with ctx.database.transaction() as session:
+        for table, (column, days, more) in old.items():
+            if days:
+                await session.execute(
+                    text(f"DELETE FROM {table} WHERE {column} < :before{more}"),
+                    {"before": now - days * DAY_S},
+                )
+        if settings.retention_traces_newest:
+            await session.execute(
+                text(
+                    "DELETE FROM mobs.tx_traces WHERE (block_timestamp, block_number, tx_index) < "
+                    "(SELECT block_timestamp, block_number, tx_index FROM mobs.tx_traces ORDER BY "
+                    "block_timestamp DESC, block_number DESC, tx_index DESC "
+                    "OFFSET :newest LIMIT 1)"
+                ),
+                {"newest": settings.retention_traces_newest},
+            )
