@@ -99,6 +99,12 @@ _RANGE = re.compile(
     re.IGNORECASE,
 )
 _REVERTED = re.compile(r"execution reverted|vm execution error|^reverted", re.IGNORECASE)
+#: What the machine itself says when code ends badly: no provider's fault, and no other's answer.
+_HALTED = re.compile(
+    r"^EVM error|out of ?gas|invalid opcode|invalid jump|stack (over|under)flow|write protection"
+    r"|stack limit reached|max code size|invalid code: must not begin",
+    re.IGNORECASE,
+)
 _HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
 
 
@@ -126,6 +132,8 @@ def classify(method: str, reply: ErrorReply) -> CausewayError:
     if method in _EXECUTING:
         if reply.code == 3 or data or _REVERTED.search(text):
             return TransactionReverted(text, data=data or b"")
+        if _HALTED.search(text):
+            return RpcError(text, code=reply.code)
         rejected = _send_kind(text)
         if rejected in (InsufficientFunds, IntrinsicGasTooLow, NonceTooHigh, NonceTooLow):
             return rejected(text, code=reply.code)
