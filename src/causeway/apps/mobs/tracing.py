@@ -134,7 +134,8 @@ async def replay(chain: EvmChain, tx_hash: str, number: int, decoder: Decoder) -
             return Reason("replay", Decoded(None, clean(said), {"message": clean(said)}))
         return Reason("replay", decoder.error(data, to), data or None)
     except PermanentError as error:  # out of gas, no funds, an opcode: the node's own words
-        return Reason("replay", Decoded(None, clean(error.message[:1].upper() + error.message[1:])))
+        said = error.message.removeprefix("EVM error ")
+        return Reason("replay", Decoded(None, clean(said[:1].upper() + said[1:])))
     return Reason("replay", Decoded(None, SUCCEEDS))
 
 
