@@ -79,7 +79,8 @@ def of_error(error: errors.CausewayError) -> JSONResponse:
     members: dict[str, Any] = {}
     if isinstance(error, errors.InvalidInput) and error.fields:
         members["errors"] = [
-            {"path": f.path, "value": f.value, "allowed": f.allowed} for f in error.fields
+            {"field": f.path, "path": f.path, "value": f.value, "allowed": f.allowed}
+            for f in error.fields
         ]
     if error.hint:
         members["hint"] = error.hint
@@ -111,6 +112,7 @@ def install(api: FastAPI) -> None:
     async def _input(_request: Request, error: RequestValidationError) -> JSONResponse:
         fields = [
             {
+                "field": str(item["loc"][-1]) if item["loc"] else "",
                 "path": _path(tuple(item["loc"])),
                 "value": None if item.get("input") is None else str(item["input"])[:200],
                 "allowed": str(item["msg"]),

@@ -220,9 +220,7 @@ def trace(tx_hash: Annotated[str, typer.Argument(help="Transaction hash.")]) -> 
         if row[4] == 1:
             console.print("it did not fail")
             return 0
-        await tracing.one(
-            ctx, tracing.Failure(row[0], row[1], row[2], bytes(row[3]), 0)
-        )
+        await tracing.one(ctx, tracing.Failure(row[0], row[1], row[2], bytes(row[3]), 0))
         async with ctx.database.sessions() as session:
             reason = await session.scalar(
                 text("SELECT error_decoded FROM mobs.txs WHERE hash = :hash"), {"hash": row[3]}

@@ -51,6 +51,9 @@ async def ensure(
         return
     # Two who find the same day missing make it one after the other.
     await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('mobs:partitions'))"))
+    # From the root down, as everybody who writes takes them: two orders would be a deadlock.
+    for root in dict.fromkeys("txs" if t.startswith("txs_") else t for t, _ in missing):
+        await session.execute(text(f"LOCK TABLE mobs.{root} IN ACCESS EXCLUSIVE MODE"))
     for table, day in missing:
         await session.execute(
             text(

@@ -84,7 +84,8 @@ def code_of(error: BaseException) -> str:
     if "did not answer" in said:
         return "timeout"
     if "HTTP " in said:
-        return f"http_{said.partition('HTTP ')[2][:3]}"
+        status = said.partition("HTTP ")[2][:3]
+        return "invalid_json" if status.startswith("2") else f"http_{status}"
     if "cannot be reached" in said:
         return "tls" if "certificate" in said.lower() or "ssl" in said.lower() else "connect"
     if "no JSON" in said or "no usable answer" in said:
@@ -131,7 +132,7 @@ async def _block(pool: ProviderPool, at: str) -> WireBlock | None:
 async def capabilities(pool: ProviderPool, probe: Probe) -> dict[str, Any]:
     """Return what a provider can do, each thing tried for real."""
     head = probe.height or 0
-    found: dict[str, Any] = {"checked_at": int(time.time())}
+    found: dict[str, Any] = {}
     for tag in ("safe", "finalized"):
         found[tag] = await _works(pool, "eth_getBlockByNumber", (tag, False), WireBlock)
     transaction = await _recent_transaction(pool, head)
@@ -322,6 +323,8 @@ async def _keep(
     ).decode()
     known_before: dict[str, Any] = dict(row["capabilities"])
     merged = known_before | probe.capabilities
+    if probe.capabilities:
+        merged["checked_at"] = now
     merged["not_before"] = now + min(600, int(probe.wait_s)) if limited else 0
     await session.execute(
         text(
@@ -353,7 +356,12 @@ async def _keep(
             "INSERT INTO mobs.rpc_health_samples (endpoint_id, sampled_at, latency_ms, "
             "block_number, is_success, error_code, block_hash, chain_id, head_age_s, score, "
             "deductions) VALUES (:id, :now, :latency, :block, :ok, :error, :hash, :chain, :age, "
-            ":score, CAST(:reasons AS jsonb))"
+            ":score, CAST(:reasons AS jsonb)) ON CONFLICT (sampled_at, endpoint_id) DO UPDATE SET "
+            "latency_ms = excluded.latency_ms, block_number = excluded.block_number, "
+            "is_success = excluded.is_success, error_code = excluded.error_code, "
+            "block_hash = excluded.block_hash, chain_id = excluded.chain_id, "
+            "head_age_s = excluded.head_age_s, score = excluded.score, "
+            "deductions = excluded.deductions"
         ),
         {
             "id": probe.provider.id,

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.apps.mobs import partitions
+from causeway.apps.mobs import partitions, scanner
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.partitions import DAY_S
 from causeway.apps.mobs.scanner import mark_dirty, note
@@ -51,15 +51,8 @@ async def settle(ctx: MobsContext) -> None:
         return
     deep = head.number - ctx.settings.tentative_depth
     settled = deep if safe is None or safe.number >= head.number else max(safe.number, deep)
-    since = int(head.timestamp.timestamp()) - DAY_S
     async with ctx.database.transaction() as session:
-        await session.execute(
-            text(
-                "UPDATE mobs.txs SET is_tentative = false WHERE is_tentative "
-                "AND block_timestamp > :since AND block_number <= :settled"
-            ),
-            {"since": since, "settled": settled},
-        )
+        await scanner.settle(session, settled)
 
 
 async def label(ctx: MobsContext) -> None:
