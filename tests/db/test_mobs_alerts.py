@@ -20,13 +20,14 @@ from tests.mobs_blocks import NOON, Sent, address
 
 
 async def observed(tale: Story, alert_type: str = "custom", **rule: Any) -> list[Any]:
-    whole = {
+    whole: dict[str, Any] = {
         "alert_type": alert_type,
         "conditions": {},
         "threshold": 0,
         "window_minutes": 5,
         "contract_ids": [],
-    } | rule
+    }
+    whole.update(rule)
     async with tale.ctx.database.sessions() as session:
         found = await observe(session, whole, Moment(tale.clock.at, tale.clock.at))
     return [(one.series, None if one.value is None else float(one.value)) for one in found]
