@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -156,3 +160,19 @@ async def story(database: Database, **changed: Any) -> AsyncGenerator[Story]:
             clock=clock,
         )
         yield Story(ctx, clock, one)
+
+
+async def child(database_url: str, at: int, what: str, fault: str) -> int:
+    """Evaluate or deliver once in a process of its own; return how it ended."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.mobs_evaluate", database_url, str(at), what),
+        env={**os.environ, "CAUSEWAY_FAULT": fault},
+        cwd=Path(__file__).parents[1],
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        return await asyncio.wait_for(process.wait(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ from sqlalchemy import text
 from causeway.apps.mobs.alerts.evaluation import Moment, observe
 from causeway.apps.mobs.alerts.preview import preview
 from causeway.store.engine import Database
-from tests.mobs_alerts import Story, story
+from tests.mobs_alerts import Story, child, story
 from tests.mobs_blocks import NOON, Sent, address
 
 
@@ -268,21 +265,6 @@ async def test_a_preview_is_what_happened(database: Database) -> None:
         assert told == happened
         assert len(happened) >= 2
         assert would.episodes == 1
-
-
-async def child(database_url: str, at: int, what: str, fault: str) -> int:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.mobs_evaluate", database_url, str(at), what),
-        env={**os.environ, "CAUSEWAY_FAULT": fault},
-        cwd=Path(__file__).parents[2],
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        return await asyncio.wait_for(process.wait(), 60)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @pytest.mark.parametrize("fault", ["mobs.alert.before_commit", "mobs.alert.after_commit"])
