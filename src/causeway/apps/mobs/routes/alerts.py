@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.apps.mobs.alerts import rules
+from causeway.apps.mobs.alerts import channels, rules
 from causeway.apps.mobs.alerts.evaluator import end_episodes
 from causeway.apps.mobs.alerts.preview import MOST_STEPS, STEP_S, preview
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
@@ -114,9 +114,9 @@ def alert_view(row: dict[str, Any]) -> dict[str, Any]:
                 *("id", "name", "description", "alert_type", "conditions", "window_minutes"),
                 *("cooldown_minutes", "severity", "is_enabled", "contract_ids"),
                 *("last_triggered_at", "created_at", "last_eval_at", "for_minutes", "no_data"),
-                "channels",
             )
         },
+        "channels": [channels.shown(one) for one in row["channels"]],
         "threshold": number(row["threshold"]),
         "state": state,
         "state_since": row.get("since"),
@@ -160,6 +160,7 @@ async def _check(session: AsyncSession, alert_type: str, rule: dict[str, Any]) -
 async def alert_make(ctx: Ctx, body: NewAlert, response: Response) -> dict[str, Any]:
     """Make a rule; the answer tells what it would have done in the last 24 hours."""
     rule = body.model_dump()
+    rule["channels"] = channels.kept(rule["channels"], ())
     async with ctx.database.transaction() as session:
         await _check(session, body.alert_type, rule)
         made = (
@@ -244,6 +245,8 @@ async def alert_change(ctx: Ctx, alert_id: int, body: AlertChange) -> dict[str, 
             await end_episodes(session, before, now, "disabled")
         elif any(name in _ANOTHER_RULE and before[name] != v for name, v in changes.items()):
             await end_episodes(session, before, now, "rule_changed")
+        if "channels" in changes:
+            changes["channels"] = channels.kept(changes["channels"], before["channels"])
         for name in ("conditions", "channels"):
             if name in changes:
                 changes[name] = orjson.dumps(changes[name]).decode()
