@@ -95,11 +95,17 @@ def code_of(error: BaseException) -> str:
     return "invalid_response"
 
 
-async def ask(provider: Provider, timeout_s: float, *, deep: bool) -> Probe:
-    """Ask one provider for its chain and its head; with `deep` also what it can do."""
+async def ask(
+    provider: Provider, timeout_s: float, *, deep: bool, opened: list[ProviderPool]
+) -> Probe:
+    """Ask one provider for its chain and its head; with `deep` also what it can do.
+
+    Its connection is added to `opened`, for the caller to close.
+    """
     made = Probe(provider)
     pool = ProviderPool([Endpoint(SecretUrl(provider.url), provider.name)], timeout_s=timeout_s)
     made.pool = pool
+    opened.append(pool)
     try:
         async with asyncio.timeout(timeout_s):
             made.chain_id = int(await pool.call("eth_chainId", reply=str), 16)
@@ -189,6 +195,7 @@ async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list
         await merge(session, ctx)
         providers = await known(session, ctx)
     gate = asyncio.Semaphore(settings.max_concurrent_probes)
+    pools: list[ProviderPool] = []
     now = int(ctx.clock.now().timestamp())
 
     async def one(provider: Provider) -> Probe | None:
@@ -200,17 +207,17 @@ async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list
                 provider,
                 settings.rpc_timeout_default,
                 deep=now - checked > CAPABILITIES_S if deep is None else deep,
+                opened=pools,
             )
 
-    asked = await asyncio.gather(*(one(provider) for provider in providers))
-    probes = [probe for probe in asked if probe is not None]
     try:
+        asked = await asyncio.gather(*(one(provider) for provider in providers))
+        probes = [probe for probe in asked if probe is not None]
         lies = await judge(probes, settings.chain_id, settings.rpc_timeout_default)
         find_stale(probes, now, settings.block_time_s)
     finally:
-        for probe in probes:
-            if probe.pool is not None:
-                await probe.pool.close()
+        for pool in pools:
+            await pool.close()
     heights = [p.height for p in probes if p.height is not None and p.error in (None, "stale")]
     top = leader(heights)
     async with ctx.database.transaction() as session:
