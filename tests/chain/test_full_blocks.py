@@ -82,6 +82,15 @@ def _receipts(change: Callable[[list[dict[str, Any]]], None]) -> Callable[[Any],
     return lie
 
 
+def _transactions(change: Callable[[dict[str, Any]], None]) -> Callable[[Any], Any]:
+    def lie(true: Any) -> Any:
+        for one in true["transactions"][:2] if true else ():
+            change(one)
+        return true
+
+    return lie
+
+
 LIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "one receipt fewer": ("eth_getBlockReceipts", _receipts(lambda rs: rs.remove(rs[7]))),
     "none at all": ("eth_getBlockReceipts", lambda _: None),
@@ -118,6 +127,25 @@ LIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a transaction fewer": (
         "eth_getBlockByNumber",
         lambda b: b and {**b, "transactions": b["transactions"][:-1]},
+    ),
+    **{
+        f"{field}: {value[:9]}": (
+            "eth_getBlockByNumber",
+            _transactions(lambda one, field=field, value=value: one.update({field: value})),
+        )
+        for field, value in (
+            ("input", "0x123"),
+            ("input", "0xzz"),
+            ("from", "0x12"),
+            ("hash", "0x" + "gg" * 32),
+            ("value", "many"),
+            ("value", "0x1" + "0" * 64),
+            ("transactionIndex", "0x9"),
+        )
+    },
+    "gas that is no number": (
+        "eth_getBlockReceipts",
+        _receipts(lambda rs: rs[5].update(gasUsed="lots")),
     ),
     "hashes only": (
         "eth_getBlockByNumber",

@@ -212,9 +212,12 @@ async def _header_and_receipts(
         if isinstance(found[0], CausewayError):
             raise found[0]
         header = cast("Header", found[0])
-        check_header(header, number)
-        if header.transactions and not isinstance(found[1], CausewayError):
-            check_receipts(header, cast("list[Receipt] | None", found[1]))
+        try:
+            check_header(header, number)
+            if header.transactions and not isinstance(found[1], CausewayError):
+                check_receipts(header, cast("list[Receipt] | None", found[1]))
+        except ValueError as error:
+            raise WrongAnswer("malformed", f"block {number} cannot be read: {error}") from error
 
     calls: list[Call] = [
         ("eth_getBlockByNumber", (hex(number), True)),
@@ -240,9 +243,33 @@ def check_header(header: Header, number: int) -> None:
         int(header.gas_used, 16) or (root is not None and root.lower() != _NO_TRANSACTIONS)
     ):
         raise WrongAnswer("transactions", f"block {number} came without its transactions")
+    _is_hex(header.hash, 32)
+    _is_hex(header.parent_hash, 32)
+    for quantity in (header.timestamp, header.gas_limit):
+        _is_word(quantity)
     for index, one in enumerate(header.transactions):
         if one.transaction_index is not None and int(one.transaction_index, 16) != index:
             raise WrongAnswer("transactions", f"block {number}: transaction {index} is another one")
+        _is_hex(one.hash, 32)
+        _is_hex(one.from_, 20)
+        if one.to is not None:
+            _is_hex(one.to, 20)
+        _is_hex(one.input)
+        for quantity in (one.value, one.gas, one.nonce, one.gas_price or "0x0"):
+            _is_word(quantity)
+
+
+def _is_hex(text: str, size: int | None = None) -> None:
+    """Raise `ValueError` unless this is hex data, of so many bytes."""
+    if text[:2] != "0x" or (size is not None and len(text) != 2 + 2 * size):
+        raise ValueError(f"{text[:12]!r} is no data of {size or 'whole'} bytes")
+    bytes.fromhex(text[2:])
+
+
+def _is_word(text: str) -> None:
+    """Raise `ValueError` unless this is a quantity of at most 256 bits."""
+    if int(text, 0) >> 256:
+        raise ValueError("a quantity of more than 256 bits")
 
 
 async def _single_receipts(chain: EvmChain, header: Header) -> tuple[Receipt, ...]:
