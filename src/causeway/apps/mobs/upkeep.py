@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs import partitions, scanner
 from causeway.apps.mobs.context import CHAIN, MobsContext
+from causeway.apps.mobs.labels import label
 from causeway.apps.mobs.partitions import DAY_S
-from causeway.apps.mobs.scanner import mark_dirty, note
+from causeway.apps.mobs.scanner import note
 from causeway.base.errors import TransientError
 from causeway.store.lease import Lease
 
 log = structlog.get_logger(__name__)
 
-#: Transactions labelled in one transaction.
-_LABELLED_AT_ONCE = 2000
 _DAYS_AHEAD = 7
 
 
@@ -53,86 +48,6 @@ async def settle(ctx: MobsContext) -> None:
     settled = deep if safe is None or safe.number >= head.number else max(safe.number, deep)
     async with ctx.database.transaction() as session:
         await scanner.settle(session, settled)
-
-
-async def label(ctx: MobsContext) -> None:
-    """Give stored transactions the names that a contract added later brings."""
-    async with ctx.database.sessions() as session:
-        pending = (
-            await session.execute(
-                text(
-                    "SELECT id, address FROM mobs.contracts WHERE backfill = 'pending' ORDER BY id"
-                )
-            )
-        ).all()
-    for contract_id, address in pending:
-        async with ctx.database.transaction() as session:
-            ctx.services.watched.forget()
-            await ctx.services.watched.refresh(session)
-        place: Mapping[str, Any] | None = {"timestamp": 0, "number": -1, "index": -1}
-        while place is not None:
-            async with ctx.database.transaction() as session:
-                place = await _label_some(session, ctx, contract_id, bytes(address), place)
-        async with ctx.database.transaction() as session:
-            await session.execute(
-                text("UPDATE mobs.contracts SET backfill = 'done' WHERE id = :id"),
-                {"id": contract_id},
-            )
-        log.info("contract_labelled", contract=contract_id)
-
-
-async def _label_some(
-    session: AsyncSession,
-    ctx: MobsContext,
-    contract_id: int,
-    address: bytes,
-    after: Mapping[str, Any],
-) -> Mapping[str, Any] | None:
-    decoder = ctx.services.watched.decoder
-    rows = (
-        (
-            await session.execute(
-                text(
-                    "SELECT status, block_timestamp, block_number, tx_index, method_id, error_raw "
-                    "FROM mobs.txs WHERE to_address = :address AND "
-                    "(block_timestamp, block_number, tx_index) > (:timestamp, :number, :index) "
-                    "ORDER BY block_timestamp, block_number, tx_index LIMIT :most"
-                ),
-                dict(after) | {"address": address, "most": _LABELLED_AT_ONCE},
-            )
-        )
-        .mappings()
-        .all()
-    )
-    if not rows:
-        return None
-    values: list[dict[str, Any]] = []
-    for row in rows:
-        raw = row["error_raw"]
-        decoded = decoder.error(bytes(raw), address) if raw is not None else None
-        method = row["method_id"]
-        values.append(
-            {
-                "contract": contract_id,
-                "method": decoder.method(None if method is None else bytes(method), address),
-                "decoded": None if decoded is None else decoded.text,
-                "status": row["status"],
-                "timestamp": row["block_timestamp"],
-                "number": row["block_number"],
-                "index": row["tx_index"],
-            }
-        )
-    await session.execute(
-        text(
-            "UPDATE mobs.txs SET contract_id = :contract, method_name = :method, "
-            "error_decoded = coalesce(:decoded, error_decoded) WHERE status = :status AND "
-            "block_timestamp = :timestamp AND block_number = :number AND tx_index = :index"
-        ),
-        values,
-    )
-    await mark_dirty(session, [one["timestamp"] for one in values])
-    last = values[-1]
-    return {name: last[name] for name in ("timestamp", "number", "index")}
 
 
 async def retain(ctx: MobsContext, _lease: Lease) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,9 +12,6 @@ from causeway.apps.mobs.decoding import Decoder
 from causeway.base.errors import InvalidInput
 from causeway.chains.evm.abi import Abi
 
-#: A look at whether anything changed is worth it this often, seconds.
-_LOOK_EVERY_S = 2.0
-
 
 @dataclass
 class Watched:
@@ -24,14 +20,9 @@ class Watched:
     by_address: dict[bytes, int] = field(default_factory=dict[bytes, int])
     decoder: Decoder = field(default_factory=Decoder)
     _version: str | None = None
-    _looked_at: float = 0.0
 
     async def refresh(self, session: AsyncSession) -> None:
         """Read contracts and error signatures again if any was added, changed or removed."""
-        now = time.monotonic()
-        if self._version is not None and now - self._looked_at < _LOOK_EVERY_S:
-            return
-        self._looked_at = now
         version = repr(
             (
                 await session.execute(

@@ -97,6 +97,10 @@ class Decoder:
             _log.exception("revert data not decoded", data=data[:64].hex())
             return _unknown(data)
 
+    def selectors_of(self, address: bytes) -> list[bytes]:
+        """Return the selectors of the custom errors in a contract's ABI."""
+        return list(self._errors.get(address, ()))
+
     def method(self, data: bytes | None, to: bytes | None) -> str | None:
         """Return the name of the function that call data are for; None when it is not known.
 
