@@ -2,66 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 from rich.table import Table
 from sqlalchemy import text
 
 from causeway.apps.mobs import tracing, upkeep, verification
+from causeway.apps.mobs.cli_alerts import alerts
+from causeway.apps.mobs.cli_providers import providers
 from causeway.apps.mobs.context import CHAIN, SOURCE, MobsContext
 from causeway.apps.mobs.decoding import Decoder
 from causeway.apps.mobs.partitions import day_name
-from causeway.apps.mobs.probing import round_of_probes
-from causeway.base import logging
+from causeway.apps.mobs.terminal import Json, console, print_json, run
 from causeway.base.errors import NotFound, PermanentError
-from causeway.base.settings import KernelSettings, load
 from causeway.chains.evm.abi import Abi
 from causeway.indexing import checkpoint
 
 commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-providers = typer.Typer(no_args_is_help=True, help="RPC providers.")
 contracts = typer.Typer(no_args_is_help=True, help="Watched contracts.")
-alerts = typer.Typer(no_args_is_help=True, help="Alert rules.")
 commands.add_typer(providers, name="providers")
 commands.add_typer(contracts, name="contracts")
 commands.add_typer(alerts, name="alerts")
-console = Console()
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 First = Annotated[int, typer.Argument(min=0, help="First block.")]
 Last = Annotated[int, typer.Argument(min=0, help="Last block.")]
-
-
-@asynccontextmanager
-async def _opened() -> AsyncGenerator[MobsContext]:
-    # Imported here: the runtime imports the apps it finds.
-    from causeway.runtime.discover import find_apps
-    from causeway.runtime.installation import open_installation
-
-    kernel = load(KernelSettings)
-    logging.configure("ERROR", kernel.log_format)
-    async with open_installation(find_apps(["mobs"]), kernel) as installation:
-        yield installation.contexts["mobs"]
-
-
-def _run(work: Callable[[MobsContext], Awaitable[int]]) -> None:
-    async def main() -> int:
-        async with _opened() as ctx:
-            return await work(ctx)
-
-    raise SystemExit(asyncio.run(main()))
-
-
-def _print(value: Any) -> None:
-    console.print_json(orjson.dumps(value, default=str).decode())
 
 
 @asynccontextmanager
@@ -106,7 +75,7 @@ def status(as_json: Json = False) -> None:
             "seconds_since": {key: now - at for key, (_, at) in states.items()},
         }
         if as_json:
-            _print(shown)
+            print_json(shown)
         else:
             table = Table(box=None, show_header=False)
             for name, value in shown.items():
@@ -114,7 +83,7 @@ def status(as_json: Json = False) -> None:
             console.print(table)
         return 1 if holes or shown["problem"] or place is None else 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -125,14 +94,14 @@ def verify(first: First, last: Last, as_json: Json = False) -> None:
         async with _progress(first, last, "comparing") as told:
             found = await verification.verify(ctx, first, last, told)
         if as_json:
-            _print([{"block": one.number, "problem": one.what} for one in found])
+            print_json([{"block": one.number, "problem": one.what} for one in found])
         else:
             for one in found:
                 console.print(f"block {one.number}: {one.what}")
             console.print(f"{last - first + 1} blocks compared, {len(found)} differ")
         return 1 if found else 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -146,7 +115,7 @@ def repair(first: First, last: Last) -> None:
         console.print(f"{done} blocks written anew")
         return 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -159,7 +128,7 @@ def backfill(first: First, last: Last) -> None:
         console.print(f"{done} blocks written")
         return 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -196,7 +165,7 @@ def seek(
         console.print(f"the next block is {block}")
         return 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -228,7 +197,7 @@ def trace(tx_hash: Annotated[str, typer.Argument(help="Transaction hash.")]) -> 
         console.print(str(reason), highlight=False, markup=False)
         return 0
 
-    _run(work)
+    run(work)
 
 
 @commands.command()
@@ -246,7 +215,7 @@ def decode(
     abis = {} if abi is None else {bytes(20): Abi.from_json(abi)}
     found = Decoder(abis).error(raw)
     if as_json:
-        _print({"decoded": found.text, "params": found.params, "candidates": found.candidates})
+        print_json({"decoded": found.text, "params": found.params, "candidates": found.candidates})
     else:
         console.print(found.text, highlight=False, markup=False)
 
@@ -264,53 +233,7 @@ def retention(
             await upkeep.retain_now(ctx)
         return 0
 
-    _run(work)
-
-
-@providers.command("list")
-def provider_list(as_json: Json = False) -> None:
-    """List the providers with their scores and reasons."""
-
-    async def work(ctx: MobsContext) -> int:
-        async with ctx.database.sessions() as session:
-            rows = (
-                (
-                    await session.execute(
-                        text("SELECT * FROM mobs.rpc_endpoints ORDER BY score DESC")
-                    )
-                )
-                .mappings()
-                .all()
-            )
-        if as_json:
-            names = ("id", "name", "url", "status", "score", "deductions", "is_active")
-            _print([{name: row[name] for name in names} for row in rows])
-            return 0
-        table = Table("id", "name", "url", "status", "score", "why", box=None)
-        for row in rows:
-            why = "; ".join(f"−{d['points']} {d['reason']}" for d in row["deductions"])
-            table.add_row(
-                str(row["id"]), row["name"], row["url"], row["status"], str(row["score"]), why
-            )
-        console.print(table)
-        return 0
-
-    _run(work)
-
-
-@providers.command("probe")
-def provider_probe() -> None:
-    """Probe every provider now, and what it can do."""
-
-    async def work(ctx: MobsContext) -> int:
-        probes = await round_of_probes(ctx, deep=True)
-        for one in probes:
-            console.print(
-                f"{one.provider.name}: {one.error or 'ok'}, {one.latency_ms} ms, block {one.height}"
-            )
-        return 1 if any(one.error for one in probes) else 0
-
-    _run(work)
+    run(work)
 
 
 @contracts.command("add")
@@ -347,93 +270,4 @@ def contract_add(
         console.print(f"contract {made}")
         return 0
 
-    _run(work)
-
-
-_RULE = (
-    *("name", "description", "alert_type", "conditions", "threshold", "window_minutes"),
-    *("cooldown_minutes", "for_minutes", "severity", "no_data", "is_enabled", "channels"),
-)
-
-
-@alerts.command("export")
-def alerts_export() -> None:
-    """Print all rules as JSON, the same for the same rules; contracts by their addresses."""
-
-    async def work(ctx: MobsContext) -> int:
-        typer.echo(orjson.dumps(await _exported(ctx), option=orjson.OPT_INDENT_2).decode())
-        return 0
-
-    _run(work)
-
-
-async def _exported(ctx: MobsContext) -> list[dict[str, Any]]:
-    async with ctx.database.sessions() as session:
-        rows = (
-            (
-                await session.execute(
-                    text(
-                        "SELECT a.*, ARRAY(SELECT '0x' || encode(c.address, 'hex') FROM "
-                        "mobs.contracts AS c WHERE c.id = ANY(a.contract_ids) ORDER BY 1) AS "
-                        "contracts FROM mobs.alerts AS a ORDER BY name, id"
-                    )
-                )
-            )
-            .mappings()
-            .all()
-        )
-    return [
-        {name: str(row[name]) if name == "threshold" else row[name] for name in _RULE}
-        | {"contracts": row["contracts"]}
-        for row in rows
-    ]
-
-
-@alerts.command("apply")
-def alerts_apply(
-    file: Annotated[Path, typer.Argument(help="A file made by `export`.")],
-    check: Annotated[bool, typer.Option("--check", help="Only say what would change.")] = False,
-) -> None:
-    """Have exactly the rules of a file, known by their names."""
-    from causeway.apps.mobs.alerts.rules import check as check_rule
-
-    wanted: list[dict[str, Any]] = orjson.loads(file.read_bytes())
-    for rule in wanted:
-        check_rule(rule["alert_type"], rule["conditions"])
-
-    async def work(ctx: MobsContext) -> int:
-        here = {rule["name"]: rule for rule in await _exported(ctx)}
-        names = {rule["name"] for rule in wanted}
-        changed = [rule for rule in wanted if here.get(rule["name"]) != rule]
-        gone = [name for name in here if name not in names]
-        for rule in changed:
-            console.print(f"{'change' if rule['name'] in here else 'add'} {rule['name']}")
-        for name in gone:
-            console.print(f"remove {name}")
-        if check:
-            return 1 if changed or gone else 0
-        async with ctx.database.transaction() as session:
-            for name in [*gone, *(rule["name"] for rule in changed)]:
-                await session.execute(
-                    text("DELETE FROM mobs.alerts WHERE name = :name"), {"name": name}
-                )
-            for rule in changed:
-                values = dict(rule) | {
-                    "conditions": orjson.dumps(rule["conditions"]).decode(),
-                    "channels": orjson.dumps(rule["channels"]).decode(),
-                    "contracts": [bytes.fromhex(one[2:]) for one in rule["contracts"]],
-                }
-                await session.execute(
-                    text(
-                        f"INSERT INTO mobs.alerts ({', '.join(_RULE)}, contract_ids) VALUES "
-                        "(:name, :description, :alert_type, CAST(:conditions AS jsonb), "
-                        "CAST(:threshold AS numeric), :window_minutes, :cooldown_minutes, "
-                        ":for_minutes, :severity, :no_data, :is_enabled, "
-                        "CAST(:channels AS jsonb), ARRAY(SELECT id FROM mobs.contracts "
-                        "WHERE address = ANY(:contracts)))"
-                    ),
-                    values,
-                )
-        return 0
-
-    _run(work)
+    run(work)

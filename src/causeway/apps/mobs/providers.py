@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs.context import CHAIN, MobsContext
-from causeway.base.errors import InvalidInput
+from causeway.base.errors import Conflict, InvalidInput, NotFound
 from causeway.chains.endpoint import Endpoint, SecretUrl
 
 log = structlog.get_logger(__name__)
@@ -116,6 +116,35 @@ def keyless(url: str) -> str:
             "put it into MANTLE_RPC_ENDPOINTS"
         )
     return url
+
+
+async def add(session: AsyncSession, name: str, url: str, chain_id: int) -> dict[str, Any]:
+    """Have a provider watched; return its row.
+
+    Raises `InvalidInput` for an address with a key in it, `Conflict` for a name or address that is
+    there already.
+    """
+    found = await session.execute(
+        text(
+            "INSERT INTO mobs.rpc_endpoints (name, url, url_sha256, chain_id, priority) "
+            "VALUES (:name, :url, :digest, :chain, 100) ON CONFLICT DO NOTHING RETURNING *"
+        ),
+        {"name": name, "url": keyless(url), "digest": digest(url), "chain": chain_id},
+    )
+    row = found.mappings().first()
+    if row is None:
+        raise Conflict("there is a provider with this name or this address already")
+    return {str(key): value for key, value in row.items()}
+
+
+async def remove(session: AsyncSession, name: str) -> None:
+    """Remove the provider with this name or number and its samples; `NotFound` without one."""
+    gone = await session.scalar(
+        text("DELETE FROM mobs.rpc_endpoints WHERE name = :name OR id::text = :name RETURNING id"),
+        {"name": name},
+    )
+    if gone is None:
+        raise NotFound(f"there is no provider {name}")
 
 
 def arrange(ctx: MobsContext, providers: list[Provider]) -> None:

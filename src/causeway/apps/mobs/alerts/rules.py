@@ -40,6 +40,10 @@ KEYS = (
     *("metric", "aggregation", "operator", "filters", "by", "min_tx"),
     *("keep_firing_minutes", "signature", "method_id"),
 )
+#: Changing any of these makes it another rule: what runs is resolved.
+ANOTHER_RULE = frozenset(
+    {"conditions", "threshold", "window_minutes", "for_minutes", "contract_ids", "no_data"}
+)
 #: Metrics that need no transactions.
 OF_PROVIDERS = ("provider_latency", "provider_lag", "head_age")
 

@@ -19,10 +19,6 @@ from causeway.base.errors import NotFound, PermanentError
 router = APIRouter(tags=["alerts"])
 Admin = Depends(admin_only)
 
-#: Changing any of these makes it another rule: what runs is resolved.
-_ANOTHER_RULE = frozenset(
-    {"conditions", "threshold", "window_minutes", "for_minutes", "contract_ids", "no_data"}
-)
 _WORST_FIRST = ("firing", "pending", "no_data", "inactive")
 
 
@@ -243,7 +239,7 @@ async def alert_change(ctx: Ctx, alert_id: int, body: AlertChange) -> dict[str, 
         await _check(session, before["alert_type"], before | changes)
         if changes.get("is_enabled") is False:
             await end_episodes(session, before, now, "disabled")
-        elif any(name in _ANOTHER_RULE and before[name] != v for name, v in changes.items()):
+        elif any(name in rules.ANOTHER_RULE and before[name] != v for name, v in changes.items()):
             await end_episodes(session, before, now, "rule_changed")
         if "channels" in changes:
             changes["channels"] = channels.kept(changes["channels"], before["channels"])

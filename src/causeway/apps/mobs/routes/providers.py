@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs.context import Ctx, admin_only, reading
-from causeway.apps.mobs.providers import digest, keyless
+from causeway.apps.mobs.providers import add
 from causeway.apps.mobs.schemas import NewProvider, ProviderChange
 from causeway.base.errors import Conflict, NotFound, PermanentError
 
@@ -167,29 +167,8 @@ def _listed(row: Mapping[Any, Any]) -> dict[str, Any]:
 @router.post("/providers", dependencies=[Admin])
 async def provider_add(ctx: Ctx, body: NewProvider) -> dict[str, Any]:
     """Add a provider whose address holds no key."""
-    url = keyless(body.url)
-    try:
-        async with ctx.database.transaction() as session:
-            row = (
-                (
-                    await session.execute(
-                        text(
-                            "INSERT INTO mobs.rpc_endpoints (name, url, url_sha256, chain_id, "
-                            "priority) VALUES (:name, :url, :digest, :chain, 100) RETURNING *"
-                        ),
-                        {
-                            "name": body.name,
-                            "url": url,
-                            "digest": digest(url),
-                            "chain": ctx.settings.chain_id,
-                        },
-                    )
-                )
-                .mappings()
-                .one()
-            )
-    except IntegrityError:
-        raise Conflict("there is a provider with this name or this address already") from None
+    async with ctx.database.transaction() as session:
+        row = await add(session, body.name, body.url, ctx.settings.chain_id)
     return {"provider": _listed(row)}
 
 
@@ -200,12 +179,15 @@ async def provider_change(ctx: Ctx, provider_id: int, body: ProviderChange) -> d
     if not changes:
         raise PermanentError("no field to change is named")
     assigned = ", ".join(f"{name} = :{name}" for name in changes)
-    async with ctx.database.transaction() as session:
-        found = await session.execute(
-            text(f"UPDATE mobs.rpc_endpoints SET {assigned} WHERE id = :id RETURNING *"),
-            changes | {"id": provider_id},
-        )
-        row = found.mappings().first()
+    try:
+        async with ctx.database.transaction() as session:
+            found = await session.execute(
+                text(f"UPDATE mobs.rpc_endpoints SET {assigned} WHERE id = :id RETURNING *"),
+                changes | {"id": provider_id},
+            )
+            row = found.mappings().first()
+    except IntegrityError:
+        raise Conflict(f"there is a provider named {changes['name']} already") from None
     if row is None:
         raise NotFound(f"there is no provider {provider_id}")
     return {"provider": _listed(row)}
