@@ -184,13 +184,13 @@ async def test_a_silence_keeps_the_event_and_says_so(database: Database) -> None
 
 async def test_a_late_index_speaks_for_the_rules_that_need_it(database: Database) -> None:
     async with story(database) as tale:
+        await tale.rule(name="data", no_data="alert")
         await tale.rule(
             name="lag",
             alert_type="custom",
             threshold=600,
             conditions={"metric": "indexer_lag", "operator": ">"},
         )
-        await tale.rule(name="data", no_data="alert")
         await tale.mixed(1, 0)
         await tale.evaluate(3600)
         assert await tale.rows("SELECT state, reason FROM mobs.notifications ORDER BY id") == [

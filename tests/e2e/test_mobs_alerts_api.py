@@ -92,6 +92,20 @@ async def test_a_rule_from_making_to_deleting(
         assert acked["event"]["acknowledged_by"] == again["event"]["acknowledged_by"] == "Ada"
         await mobs.post(f"{path}/events/999999/ack", {"by": "Ada"}, 404)
 
+        assert (await mobs.post(f"{path}/notifications", None))["sent"] == 2
+
+        async def logged() -> Any:
+            rows = (await mobs.get(f"{path}/notifications"))["notifications"]
+            return next(
+                (r for r in rows if r["channel"] == "log" and r["state"] == "delivered"), None
+            )
+
+        told = await mobs.until(logged, "a delivered notification")
+        assert told["body"]["kind"] == "test"
+        again = await mobs.post(f"{path}/notifications/{told['id']}/resend", None)
+        assert again["notification"]["state"] == "waiting"
+        await mobs.post(f"{path}/notifications/999999/resend", None, 404)
+
         # What came back as it was shown is kept as it was; an empty change is none.
         assert (await change(mobs, "PATCH", path, {"channels": shown})).status_code == 200
         async with mobs.ctx.database.sessions() as session:

@@ -55,7 +55,14 @@ async def evaluate_rules(ctx: MobsContext, _lease: Lease) -> None:
     now = int(ctx.clock.now().timestamp())
     async with ctx.database.sessions() as session:
         ids = list(
-            await session.scalars(text("SELECT id FROM mobs.alerts WHERE is_enabled ORDER BY id"))
+            await session.scalars(
+                text(
+                    # First those that may speak for the others.
+                    "SELECT id FROM mobs.alerts WHERE is_enabled ORDER BY "
+                    "alert_type <> 'provider_down' AND "
+                    "conditions->>'metric' IS DISTINCT FROM 'indexer_lag', id"
+                )
+            )
         )
     for rule_id in ids:
         await evaluate_rule(ctx, rule_id, now)

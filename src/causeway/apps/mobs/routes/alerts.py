@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs.alerts import channels, rules
 from causeway.apps.mobs.alerts.evaluator import end_episodes
+from causeway.apps.mobs.alerts.notices import Notice, file_notices
 from causeway.apps.mobs.alerts.preview import MOST_STEPS, STEP_S, preview
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.schemas import Acknowledgement, AlertChange, AlertTest, NewAlert
@@ -322,3 +323,37 @@ async def notification_list(ctx: Ctx, alert_id: int) -> dict[str, Any]:
             .all()
         )
     return {"notifications": [dict(row) for row in rows]}
+
+
+@router.post("/alerts/{alert_id}/notifications", dependencies=[Admin])
+async def notification_try(ctx: Ctx, alert_id: int) -> dict[str, Any]:
+    """Send a notification of kind `test` to every channel of a rule."""
+    now = int(ctx.clock.now().timestamp())
+    async with ctx.database.transaction() as session:
+        found = await session.execute(
+            text("SELECT * FROM mobs.alerts WHERE id = :id FOR UPDATE"), {"id": alert_id}
+        )
+        row = found.mappings().first()
+        if row is None:
+            raise NotFound(f"there is no alert {alert_id}")
+        rule = {str(k): v for k, v in row.items()}
+        await file_notices(session, rule, Notice("test", "", rule["last_value"], 0, now, {}, now))
+    return {"sent": len(rule["channels"])}
+
+
+@router.post("/alerts/{alert_id}/notifications/{notification_id}/resend", dependencies=[Admin])
+async def notification_resend(ctx: Ctx, alert_id: int, notification_id: int) -> dict[str, Any]:
+    """Send a notification again, under the key it has; also one that was kept quiet."""
+    now = int(ctx.clock.now().timestamp())
+    async with ctx.database.transaction() as session:
+        found = await session.scalar(
+            text(
+                "UPDATE mobs.notifications SET state = 'waiting', attempts = 0, reason = NULL, "
+                "created_at = :now, next_at = :now WHERE id = :id AND alert_id = :alert "
+                "RETURNING id"
+            ),
+            {"id": notification_id, "alert": alert_id, "now": now},
+        )
+    if found is None:
+        raise NotFound(f"alert {alert_id} has no notification {notification_id}")
+    return {"notification": {"id": found, "state": "waiting"}}
