@@ -109,6 +109,13 @@ async def test_another_fork_is_named_with_both_hashes(database: Database) -> Non
         assert others["providers"] == 2
 
 
+async def test_one_far_behind_does_not_hide_a_fork(database: Database) -> None:
+    async with watched(database, "well", "well", "well", "well") as (tale, made):
+        made[2].branch, made[3].height = 1, 3
+        await round_of_probes(tale.ctx)
+        assert await found(tale, "last_error") == [None, None, "wrong_fork", None]
+
+
 async def test_who_is_behind_and_who_lies_ahead(database: Database) -> None:
     async with watched(database, "well", "well", "well", "well") as (tale, made):
         made[1].height, made[2].height, made[3].height = 997, 999, 10**9

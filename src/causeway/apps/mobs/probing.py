@@ -7,13 +7,11 @@ have, a fork is a hash the others do not have at the same height.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import orjson
 import structlog
 from prometheus_client import Gauge
@@ -21,14 +19,15 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs import partitions
+from causeway.apps.mobs.capabilities import block_at, capabilities
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.providers import Provider, arrange, known, merge
 from causeway.apps.mobs.scanner import note
 from causeway.apps.mobs.scoring import leader, score
+from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import CausewayError, RateLimited
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.errors import RpcError
-from causeway.chains.evm.blocks import Header
 from causeway.chains.evm.wire import WireBlock
 from causeway.chains.pool import ProviderPool
 from causeway.store.lease import Lease
@@ -36,10 +35,6 @@ from causeway.store.lease import Lease
 log = structlog.get_logger(__name__)
 _SCORE = Gauge("causeway_mobs_provider_score", "Score of a provider, 0 to 100", ["provider"])
 _LAG = Gauge("causeway_mobs_provider_lag_blocks", "Blocks behind the others", ["provider"])
-
-#: Replies that may be null.
-_BLOCK: type[WireBlock | None] = WireBlock | None  # pyright: ignore[reportAssignmentType]
-_FULL: type[Header | None] = Header | None  # pyright: ignore[reportAssignmentType]
 
 #: A common block this far below the head is compared between providers.
 FORK_DEPTH = 64
@@ -110,10 +105,10 @@ async def ask(
         async with asyncio.timeout(timeout_s):
             made.chain_id = int(await pool.call("eth_chainId", reply=str), 16)
             # Timed alone, on a connection that is there.
-            started = time.monotonic()
+            started = SYSTEM_CLOCK.monotonic()
             height = int(await pool.call("eth_blockNumber", reply=str), 16)
-            made.latency_ms = round((time.monotonic() - started) * 1000)
-            made.head = await _block(pool, "latest")
+            made.latency_ms = round((SYSTEM_CLOCK.monotonic() - started) * 1000)
+            made.head = await block_at(pool, "latest")
             if made.height is None or height < 0:
                 made.error = "invalid_response"
     except RateLimited as error:
@@ -123,69 +118,10 @@ async def ask(
     if made.error is None and deep:
         try:
             async with asyncio.timeout(timeout_s * 2):
-                made.capabilities = await capabilities(pool, made)
+                made.capabilities = await capabilities(pool, made.height or 0)
         except (CausewayError, TimeoutError, ValueError):
             made.capabilities = {}
     return made
-
-
-async def _block(pool: ProviderPool, at: str) -> WireBlock | None:
-    kind: Any = WireBlock | None
-    found: WireBlock | None = await pool.call("eth_getBlockByNumber", (at, False), reply=kind)
-    return found
-
-
-async def capabilities(pool: ProviderPool, probe: Probe) -> dict[str, Any]:
-    """Return what a provider can do, each thing tried for real."""
-    head = probe.height or 0
-    found: dict[str, Any] = {}
-    for tag in ("safe", "finalized"):
-        found[tag] = await _works(pool, "eth_getBlockByNumber", (tag, False), WireBlock)
-    transaction = await _recent_transaction(pool, head)
-    found["block_receipts"] = await _works(
-        pool, "eth_getBlockReceipts", (hex(head),), list[dict[str, Any]]
-    )
-    if transaction is not None:
-        # A made-up hash proves nothing: some nodes answer anything with an empty trace.
-        found["traces"] = await _works(
-            pool, "debug_traceTransaction", (transaction, {"tracer": "callTracer"}), _Traced
-        )
-        found["block_traces"] = await _works(
-            pool,
-            "debug_traceBlockByNumber",
-            (hex(head), {"tracer": "callTracer"}),
-            list[dict[str, Any]],
-        )
-    found["archive"] = await _works(pool, "eth_getBalance", ("0x" + "0" * 40, "0x1"), str)
-    outcomes = await pool.batch([("eth_chainId", ()), ("eth_blockNumber", ())])
-    found["batch"] = not any(isinstance(one, Exception) for one in outcomes)
-    return found
-
-
-class _Traced(msgspec.Struct, rename="camel"):
-    """What a real trace has; nodes that know no tracers answer something else without an error."""
-
-    type: str
-    from_: str = msgspec.field(name="from")
-    gas_used: str
-
-
-async def _works(pool: ProviderPool, method: str, params: Sequence[object], kind: Any) -> bool:
-    try:
-        return await pool.call(method, params, reply=kind) is not None
-    except CausewayError:
-        return False
-
-
-async def _recent_transaction(pool: ProviderPool, head: int) -> str | None:
-    kind: Any = Header | None
-    for number in range(head, max(-1, head - 10), -1):
-        block: Header | None = await pool.call(
-            "eth_getBlockByNumber", (hex(number), True), reply=kind
-        )
-        if block is not None and block.transactions:
-            return block.transactions[-1].hash
-    return None
 
 
 async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list[Probe]:
@@ -251,18 +187,18 @@ async def judge(probes: list[Probe], chain_id: int, timeout_s: float) -> list[di
             wanted = orjson.dumps({"chain_id": chain_id}).decode()
             lies.append(_lie(probe, "wrong_chain", None, said, wanted))
     sound = [p for p in probes if p.error is None and p.height is not None and p.pool is not None]
+    # One far behind does not choose the block for all: it is left out instead.
+    common = max(0, (leader([p.height or 0 for p in sound]) or 0) - FORK_DEPTH)
+    sound = [p for p in sound if (p.height or 0) >= common]
     if len(sound) < 2:
         return lies
-    common = max(0, min(p.height or 0 for p in sound) - FORK_DEPTH)
 
     async def look(probe: Probe) -> None:
         if probe.pool is None:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                block = await probe.pool.call(
-                    "eth_getBlockByNumber", (hex(common), False), reply=_BLOCK
-                )
+                block = await block_at(probe.pool, hex(common))
             probe.old_hash = None if block is None else block.hash
         except (CausewayError, TimeoutError):
             probe.old_hash = None

@@ -1,0 +1,72 @@
+"""What a provider can do, found by having it done: documentation and errors prove nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from causeway.base.errors import CausewayError
+from causeway.chains.evm.blocks import Header
+from causeway.chains.evm.wire import WireBlock
+from causeway.chains.pool import ProviderPool
+
+
+async def block_at(pool: ProviderPool, at: str) -> WireBlock | None:
+    """Return the block at a hex number or a tag; None when there is none."""
+    kind: Any = WireBlock | None
+    found: WireBlock | None = await pool.call("eth_getBlockByNumber", (at, False), reply=kind)
+    return found
+
+
+async def capabilities(pool: ProviderPool, head: int) -> dict[str, Any]:
+    """Return what a provider with this newest block can do, each thing tried for real."""
+    found: dict[str, Any] = {}
+    for tag in ("safe", "finalized"):
+        found[tag] = await _works(pool, "eth_getBlockByNumber", (tag, False), WireBlock)
+    transaction = await _recent_transaction(pool, head)
+    found["block_receipts"] = await _works(
+        pool, "eth_getBlockReceipts", (hex(head),), list[dict[str, Any]]
+    )
+    if transaction is not None:
+        # A made-up hash proves nothing: some nodes answer anything with an empty trace.
+        found["traces"] = await _works(
+            pool, "debug_traceTransaction", (transaction, {"tracer": "callTracer"}), _Traced
+        )
+        found["block_traces"] = await _works(
+            pool,
+            "debug_traceBlockByNumber",
+            (hex(head), {"tracer": "callTracer"}),
+            list[dict[str, Any]],
+        )
+    found["archive"] = await _works(pool, "eth_getBalance", ("0x" + "0" * 40, "0x1"), str)
+    outcomes = await pool.batch([("eth_chainId", ()), ("eth_blockNumber", ())])
+    found["batch"] = not any(isinstance(one, Exception) for one in outcomes)
+    return found
+
+
+class _Traced(msgspec.Struct, rename="camel"):
+    """What a real trace has; nodes that know no tracers answer something else without an error."""
+
+    type: str
+    from_: str = msgspec.field(name="from")
+    gas_used: str
+
+
+async def _works(pool: ProviderPool, method: str, params: Sequence[object], kind: Any) -> bool:
+    try:
+        return await pool.call(method, params, reply=kind) is not None
+    except CausewayError:
+        return False
+
+
+async def _recent_transaction(pool: ProviderPool, head: int) -> str | None:
+    kind: Any = Header | None
+    for number in range(head, max(-1, head - 10), -1):
+        block: Header | None = await pool.call(
+            "eth_getBlockByNumber", (hex(number), True), reply=kind
+        )
+        if block is not None and block.transactions:
+            return block.transactions[-1].hash
+    return None
