@@ -60,7 +60,13 @@ class Mobs:
         }
         if to is not None:
             call["to"] = to
-        return str(await self.node.rpc("eth_sendTransaction", call))
+        sent = str(await self.node.rpc("eth_sendTransaction", call))
+
+        async def mined() -> bool:
+            return await self.node.rpc("eth_getTransactionReceipt", sent) is not None
+
+        await self.until(mined, f"the receipt of {sent}")
+        return sent
 
     async def get(self, path: str, expect: int = 200, **query: Any) -> Any:
         """Return a JSON answer with that status."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs import sketches
+from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, reading
 from causeway.apps.mobs.rollup import indexed_through, merge_errors
 from causeway.apps.mobs.units import GWEI
@@ -35,7 +36,7 @@ async def overview(
     end_ts: Annotated[int | None, Query(ge=0)] = None,
     resolution: Resolution = "minute",
     contract_id: int | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Return figures and series of a range; what is not indexed yet is null, never zero."""
     now = int(ctx.clock.now().timestamp())
     end = now if end_ts is None else end_ts
@@ -55,19 +56,23 @@ async def overview(
     last = end if through is not None and through >= end + width else end - width
     wanted = list(range(start, last + 1, width))[:MOST_BUCKETS]
     known_from = None if first is None else int(first)
-    return {
-        "period": {"start_ts": start, "end_ts": end, "resolution": resolution},
-        "summary": _summary([buckets[at] for at in wanted if at in buckets], through, resolution),
-        "series": _series(wanted, buckets, through, known_from, width),
-        "top_errors": _top(buckets[at] for at in wanted if at in buckets),
-        "generated_at": now,
-    }
+    return large(
+        {
+            "period": {"start_ts": start, "end_ts": end, "resolution": resolution},
+            "summary": _summary(
+                [buckets[at] for at in wanted if at in buckets], through, resolution
+            ),
+            "series": _series(wanted, buckets, through, known_from, width),
+            "top_errors": _top([buckets[at] for at in wanted if at in buckets]),
+            "generated_at": now,
+        }
+    )
 
 
 _PLAIN = """
 SELECT bucket_ts - bucket_ts % :width AS bucket, tx_count, tx_failed_count, {system}
     AS system_tx_count, gas_used_total, fees_total, gas_price_sum, gas_price_count, {blocks}
-    AS block_count, unique_senders, top_errors, {sketches}
+    AS block_count, unique_senders, {sketches}
 FROM mobs.{table} WHERE bucket_ts >= :start AND bucket_ts < :end + :width {where}
 ORDER BY bucket_ts
 """
@@ -90,63 +95,135 @@ async def _rows(
         where=where,
         system="0" if own else "system_tx_count",
         blocks="NULL" if own else "block_count",
-        sketches="price_sketch, senders_sketch"
-        if own or width > 60
+        sketches="price_sketch, senders_sketch, top_errors"
+        if own
         else "gas_price_p50, gas_price_p95, gas_price_p99, NULL AS price_sketch, "
         "NULL AS senders_sketch",
     )
     rows = (await session.execute(text(statement), values)).mappings().all()
-    if width == 60 and not own:
-        # The whole range's percentiles and senders: from hours, and minutes at both ends.
-        whole = await _whole_range(session, start, end)
-        return [dict(row) | ({"whole": whole} if at == 0 else {}) for at, row in enumerate(rows)]
+    if not own:
+        # The whole range's percentiles and senders: from days, hours, and minutes at both ends.
+        whole = await _whole_range(session, start, end + width - 60)
+        days = await _days(session, start, end) if width == 86_400 else {}
+        found = [dict(row) for row in rows]
+        if width == 86_400:
+            by_day: dict[int, list[Mapping[Any, Any]]] = {}
+            for row in found:
+                by_day.setdefault(int(row["bucket"]), []).append(row)
+            found = [_day(day, several, days.get(day)) for day, several in by_day.items()]
+        return [row | ({"whole": whole} if at == 0 else {}) for at, row in enumerate(found)]
     grouped: dict[int, list[Mapping[Any, Any]]] = {}
     for row in rows:
         grouped.setdefault(int(row["bucket"]), []).append(row)
     return [_merged(bucket, several) for bucket, several in grouped.items()]
 
 
-async def _whole_range(session: AsyncSession, start: int, end: int) -> dict[str, Any]:
-    first_hour, last_hour = -(-start // 3600) * 3600, (end + 60) // 3600 * 3600
-    rows = (
-        (
-            await session.execute(
-                text(
-                    "SELECT price_sketch, senders_sketch FROM mobs.metrics_hour "
-                    "WHERE bucket_ts >= :first AND bucket_ts < :last UNION ALL "
-                    "SELECT price_sketch, senders_sketch FROM mobs.metrics_minute "
-                    "WHERE bucket_ts >= :start AND bucket_ts <= :end "
-                    "AND (bucket_ts < :first OR bucket_ts >= :last)"
-                ),
-                {
-                    "first": first_hour,
-                    "last": max(first_hour, last_hour),
-                    "start": start,
-                    "end": end,
-                },
-            )
-        )
-        .mappings()
-        .all()
-    )
-    return {
-        "price_sketch": sketches.merge_counts(bytes(row["price_sketch"]) for row in rows),
-        "senders_sketch": sketches.merge_registers(bytes(row["senders_sketch"]) for row in rows),
+def _day(day: int, hours: Sequence[Mapping[Any, Any]], merged: _Merged | None) -> dict[str, Any]:
+    prices, senders, _ = merged or (b"", b"", [])
+    return _sums(hours) | {
+        "bucket": day,
+        "block_count": sum(int(row["block_count"]) for row in hours),
+        "unique_senders": sketches.distinct(senders),
+        "gas_price_p50": sketches.quantile(prices, 0.5),
+        "gas_price_p95": sketches.quantile(prices, 0.95),
+        "gas_price_p99": sketches.quantile(prices, 0.99),
     }
 
 
-def _merged(bucket: int, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
-    prices = sketches.merge_counts(bytes(row["price_sketch"]) for row in rows)
-    senders = sketches.merge_registers(bytes(row["senders_sketch"]) for row in rows)
-    sums = {
+#: Sketches of prices and senders, and the commonest errors.
+_Merged = tuple[bytes, bytes, list[dict[str, Any]]]
+
+#: Whole days put together before, each with what their hours were then.
+_known_days: dict[int, tuple[tuple[int, ...], _Merged]] = {}
+
+
+async def _days(session: AsyncSession, start: int, end: int) -> dict[int, _Merged]:
+    """Return the sketches of the days between two times, merged once and remembered."""
+    marks = {
+        int(day): tuple(int(value) for value in mark)
+        for day, *mark in await session.execute(
+            text(
+                "SELECT bucket_ts - bucket_ts % 86400, count(*), max(computed_at), sum(tx_count), "
+                "sum(gas_price_sum) FROM mobs.metrics_hour "
+                "WHERE bucket_ts >= :start AND bucket_ts < :end + 86400 GROUP BY 1"
+            ),
+            {"start": start, "end": end},
+        )
+    }
+    wanted = [d for d, mark in marks.items() if _known_days.get(d, ((), None))[0] != mark]
+    for day in wanted:
+        rows = (
+            await session.execute(
+                text(
+                    "SELECT price_sketch, senders_sketch, top_errors FROM mobs.metrics_hour "
+                    "WHERE bucket_ts >= :day AND bucket_ts < :day + 86400"
+                ),
+                {"day": day},
+            )
+        ).all()
+        if len(_known_days) > 500:
+            _known_days.clear()
+        _known_days[day] = (
+            marks[day],
+            (
+                sketches.merge_counts(bytes(prices) for prices, _, _ in rows),
+                sketches.merge_registers(bytes(senders) for _, senders, _ in rows),
+                merge_errors(errors for _, _, errors in rows),
+            ),
+        )
+    return {day: _known_days[day][1] for day in marks}
+
+
+async def _whole_range(session: AsyncSession, start: int, end: int) -> dict[str, Any]:
+    """Return the sketches of minutes `start` to `end`: whole days, hours, and what is left."""
+    first_hour, last_hour = -(-start // 3600) * 3600, (end + 60) // 3600 * 3600
+    first_day, last_day = -(-start // 86_400) * 86_400, (end + 60) // 86_400 * 86_400
+    days: dict[int, _Merged] = {}
+    if first_day < last_day:
+        days = await _days(session, first_day, last_day - 86_400)
+    rows = (
+        await session.execute(
+            text(
+                "SELECT price_sketch, senders_sketch, top_errors FROM mobs.metrics_hour "
+                "WHERE bucket_ts >= :first AND bucket_ts < :last "
+                "AND (bucket_ts < :first_day OR bucket_ts >= :last_day) UNION ALL "
+                "SELECT price_sketch, senders_sketch, top_errors FROM mobs.metrics_minute "
+                "WHERE bucket_ts >= :start AND bucket_ts <= :end "
+                "AND (bucket_ts < :first OR bucket_ts >= :last)"
+            ),
+            {
+                "first": first_hour,
+                "last": max(first_hour, last_hour),
+                "first_day": first_day,
+                "last_day": max(first_day, last_day),
+                "start": start,
+                "end": end,
+            },
+        )
+    ).all()
+    parts = [*days.values(), *((bytes(p), bytes(q), errors) for p, q, errors in rows)]
+    return {
+        "price_sketch": sketches.merge_counts(prices for prices, _, _ in parts),
+        "senders_sketch": sketches.merge_registers(senders for _, senders, _ in parts),
+        "top_errors": merge_errors(errors for _, _, errors in parts),
+    }
+
+
+def _sums(rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    return {
         name: sum(int(row[name]) for row in rows)
         for name in (
             *("tx_count", "tx_failed_count", "system_tx_count", "gas_used_total"),
             *("fees_total", "gas_price_sum", "gas_price_count"),
         )
     }
+
+
+def _merged(bucket: int, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
+    prices = sketches.merge_counts(bytes(row["price_sketch"]) for row in rows)
+    senders = sketches.merge_registers(bytes(row["senders_sketch"]) for row in rows)
     blocks = [row["block_count"] for row in rows if row["block_count"] is not None]
-    return sums | {
+    return _sums(rows) | {
         "bucket": bucket,
         "block_count": sum(blocks) if blocks else None,
         "unique_senders": rows[0]["unique_senders"]
@@ -241,6 +318,8 @@ def _series(
     return series
 
 
-def _top(rows: Any) -> list[dict[str, Any]]:
-    merged = merge_errors(row["top_errors"] for row in rows)
+def _top(rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    whole = rows[0].get("whole") if rows else None
+    lists = [whole["top_errors"]] if whole is not None else [row["top_errors"] for row in rows]
+    merged = merge_errors(lists)
     return [one for one in merged if one["signature"] != "other"][:5]

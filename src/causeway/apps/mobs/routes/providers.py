@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.providers import add
 from causeway.apps.mobs.schemas import NewProvider, ProviderChange
@@ -30,7 +31,7 @@ async def providers_health(
     ctx: Ctx,
     hours: Annotated[int, Query(ge=1, le=168)] = 24,
     endpoint_id: int | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Return every active provider with its score, reasons and figures, and their history."""
     now = int(ctx.clock.now().timestamp())
     since = now - hours * 3600
@@ -54,11 +55,13 @@ async def providers_health(
         ids = [row["id"] for row in rows]
         stats = await _stats(session, ids, since)
         history = await _history(session, ids, since) if hours <= HISTORY_HOURS else None
-    return {
-        "providers": [_view(row, stats.get(row["id"])) for row in rows],
-        "history": history,
-        "generated_at": now,
-    }
+    return large(
+        {
+            "providers": [_view(row, stats.get(row["id"])) for row in rows],
+            "history": history,
+            "generated_at": now,
+        }
+    )
 
 
 async def _stats(
@@ -114,25 +117,28 @@ async def _history(session: AsyncSession, ids: Sequence[int], since: int) -> dic
     rows = (
         await session.execute(
             text(
-                "SELECT sampled_at, endpoint_id, latency_ms, is_success "
-                "FROM mobs.rpc_health_samples WHERE sampled_at > :since "
-                "AND endpoint_id = ANY(:ids) ORDER BY sampled_at, id"
+                "SELECT endpoint_id, array_agg(sampled_at ORDER BY sampled_at), "
+                "array_agg(latency_ms ORDER BY sampled_at), "
+                "array_agg(is_success ORDER BY sampled_at) FROM mobs.rpc_health_samples "
+                "WHERE sampled_at > :since AND endpoint_id = ANY(:ids) GROUP BY endpoint_id"
             ),
             {"since": since, "ids": list(ids)},
         )
     ).all()
-    times = sorted({at for at, _, _, _ in rows})
+    times: list[int] = sorted({at for _, samples, _, _ in rows for at in samples})
     step = -(-len(times) // MOST_POINTS) or 1
     group = {at: place // step for place, at in enumerate(times)}
     kept = times[::step]
     latencies: dict[int, list[list[int]]] = {one: [[] for _ in kept] for one in ids}
     successes: dict[int, list[bool | None]] = {one: [None] * len(kept) for one in ids}
-    for at, endpoint, latency, ok in rows:
-        place = group[at]
-        if latency is not None:
-            latencies[endpoint][place].append(latency)
-        before = successes[endpoint][place]
-        successes[endpoint][place] = ok if before is None else before and ok
+    for endpoint, samples, took, went in rows:
+        own, well = latencies[endpoint], successes[endpoint]
+        for at, latency, ok in zip(samples, took, went, strict=True):
+            place = group[at]
+            if latency is not None:
+                own[place].append(latency)
+            if well[place] is not False:
+                well[place] = ok
     return {
         "timestamps": kept,
         "series": {

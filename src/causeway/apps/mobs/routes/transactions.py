@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs import pages
+from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, MobsContext, reading
 from causeway.apps.mobs.packing import unpack
 from causeway.apps.mobs.units import gwei, hexed, native
@@ -61,7 +62,7 @@ async def transaction_list(
     sort: Sort = "time_desc",
     method_id: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{8}$")] = None,
     q: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{4,64}$")] = None,
-) -> dict[str, Any]:
+) -> Response:
     """List transactions; `next_cursor` continues where the page ends, at the same price."""
     now = int(ctx.clock.now().timestamp())
     applied = {
@@ -94,16 +95,18 @@ async def transaction_list(
             int(last["total_fee"]) if sort == "gas_desc" else None,
         )
         next_cursor = pages.encode(place, bound)
-    return {
-        "transactions": [_listed(row) for row in rows],
-        "pagination": {
-            "total": total,
-            "total_exact": exact,
-            "has_more": more,
-            "next_cursor": next_cursor,
-        },
-        "filters_applied": applied | {"start_ts": since},
-    }
+    return large(
+        {
+            "transactions": [_listed(row) for row in rows],
+            "pagination": {
+                "total": total,
+                "total_exact": exact,
+                "has_more": more,
+                "next_cursor": next_cursor,
+            },
+            "filters_applied": applied | {"start_ts": since},
+        }
+    )
 
 
 def _question(asked: dict[str, Any], since: int) -> _Question:
@@ -238,6 +241,8 @@ async def _total_by_minutes(
         {"first": first},
     )
     last = max(first, min(int(known or 0), (end + 1) // 60 * 60))
+    # Whole hours are one row each; the minutes at both ends are added.
+    first_hour, last_hour = -(-first // 3600) * 3600, last // 3600 * 3600
     wanted = "" if status == "all" else f" AND status = {int(status == 'success')}"
     count = await session.scalar(
         text(
@@ -248,7 +253,14 @@ async def _total_by_minutes(
             "(SELECT count(*) FROM mobs.txs WHERE block_timestamp >= :last "
             f"AND block_timestamp <= :end{wanted})"
         ),
-        {"first": first, "last": last, "since": since, "end": end},
+        {
+            "first": first,
+            "last": last,
+            "since": since,
+            "end": end,
+            "first_hour": first_hour,
+            "last_hour": last_hour,
+        },
     )
     return int(count or 0), True
 
