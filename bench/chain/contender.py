@@ -2,8 +2,9 @@
 
     python -m bench.chain.contender HOW RPC_URL DATABASE_URL UP_TO_BLOCK
 
-HOW is `tables`, `handler`, `balances`, `mixed` or `floor`. Prints JSON: seconds from the first
-request to the last commit, rows, peak memory.
+HOW is `tables`, `handler`, `balances`, `mixed` or `floor`; prints JSON: seconds from the first
+request to the last commit, rows, peak memory. `head` follows the chain block by block with the undo
+log on, and `reorg` has 64 blocks replaced; both print the seconds of each commit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -41,6 +43,7 @@ from causeway.chains.evm.decoder import EventDecoder
 from causeway.chains.pool import ProviderPool
 from causeway.chains.protocol import LogFilter
 from causeway.indexing.indexer import Indexer
+from causeway.indexing.outbox import Outbox
 from causeway.indexing.rows import Rows
 from causeway.indexing.source import EventTable, Fact, Source
 from causeway.indexing.tables import TableWriter
@@ -169,6 +172,53 @@ async def indexed(how: str, url: str, database: Database, up_to: int) -> float:
     return seconds
 
 
+class Timed(Indexer):
+    """Notes how long each commit takes, from the reply in hand until it is durable."""
+
+    commits: list[float]
+
+    async def _apply(self, *args: Any, **more: Any) -> None:
+        started = time.perf_counter()
+        await super()._apply(*args, **more)
+        self.commits.append(time.perf_counter() - started)
+
+
+async def nothing(_session: Any, _effects: Any) -> None:
+    """Do nothing about effects: there are none."""
+
+
+async def at_the_head(how: str, url: str, database: Database, up_to: int, ask: Any) -> Any:
+    """Return the seconds of 200 single blocks' commits, or of a reorg of 64 blocks."""
+    chain = chain_at(url)
+    found = replace(source("handler"), name=f"bench-{how}", outbox=Outbox(nothing, nothing))
+    if how == "head":
+        async with database.engine.begin() as connection:
+            for statement in attach_undo(transfers):
+                await connection.execute(text(statement))
+        found = replace(found, by_block={}, derived=(transfers,))
+    indexer = Timed(database, chain, found)
+    indexer.commits = []
+    await ask("bench_set", {"head": up_to})
+    await indexer.catch_up(up_to, 3600)
+    indexer.commits.clear()
+    if how == "head":
+        for number in range(up_to + 1, up_to + 201):
+            await ask("bench_set", {"head": number})
+            await indexer.step()
+        seconds: Any = indexer.commits
+    else:
+        await ask("bench_set", {"fork_above": up_to - 64, "head": up_to})
+        started = time.perf_counter()
+        while (await indexer.step()).behind:
+            pass
+        progress = await indexer.step()
+        seconds = time.perf_counter() - started
+        if progress.applied_to is None or progress.applied_to.number != up_to:
+            raise SystemExit(f"the reorg ended at {progress}")
+    await chain.close()
+    return seconds
+
+
 async def floor(url: str, database: Database, up_to: int) -> float:
     """Fetch the logs four ranges at a time, then COPY ready rows: no decoding, no duties."""
     rows = await _ready(url, up_to)
@@ -240,6 +290,10 @@ async def main() -> None:
             async with session.post(url, data=orjson.dumps(body)) as response:
                 return orjson.loads(await response.read())["result"]
 
+        if how in ("head", "reorg"):
+            print(json.dumps(await at_the_head(how, url, database, up_to, ask)))
+            await database.close()
+            return
         wanted = await ask("bench_totals", 1, up_to)
         await ask("bench_counts")
         began = time.process_time()

@@ -87,7 +87,7 @@ async def test_an_operators_day(glisk: Glisk) -> None:
     assert "image, ipfs, reveal" in wrong.err
 
     assert (await causeway("glisk", "doctor")).code == 0
-    whole = await causeway("doctor")
+    whole = await causeway("doctor", "glisk")
     assert whole.code == 0, whole.out
     assert (await causeway("migrate", "--check")).code == 0
     lines = (await causeway("glisk", "export")).out.strip().splitlines()

@@ -8,7 +8,6 @@ and marked as that.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -165,7 +164,7 @@ async def step(ctx: MobsContext, lease: Lease | None = None) -> bool:
         await services.watched.refresh(session)
         depth = await _shed(session, settings.trace_queue_size)
         await note(session, "trace_queue_depth", {"depth": depth})
-    minute_ago = time.monotonic() - 60
+    minute_ago = ctx.clock.monotonic() - 60
     services.traced_at[:] = [at for at in services.traced_at if at > minute_ago]
     if len(services.traced_at) >= settings.max_traces_per_minute:
         return False
@@ -173,9 +172,9 @@ async def step(ctx: MobsContext, lease: Lease | None = None) -> bool:
         failures, block = await _next(session)
     if not failures:
         return False
-    services.traced_at.append(time.monotonic())
+    services.traced_at.append(ctx.clock.monotonic())
     chain = ctx.chains[CHAIN]
-    may_trace = time.monotonic() >= services.untraceable_until
+    may_trace = ctx.clock.monotonic() >= services.untraceable_until
     if len(failures) > _ONE_BY_ONE and may_trace:
         trees = await _whole_block(chain, block, failures)
         if trees is not None:
@@ -254,7 +253,7 @@ async def one(ctx: MobsContext, failure: Failure, *, may_trace: bool = True) -> 
                     raise ChainBehind("the trace is of a transaction that did not fail")
                 state = "done"
             except NotOffered:
-                ctx.services.untraceable_until = time.monotonic() + _UNTRACEABLE_S
+                ctx.services.untraceable_until = ctx.clock.monotonic() + _UNTRACEABLE_S
             except Unreadable:
                 state = "failed"
         reason = (
