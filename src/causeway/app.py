@@ -41,6 +41,7 @@ class ChainConfig:
 
     name: str
     chain_id: int
+    #: Endpoints to ask (http, https), and feeds that tell of new heads (ws, wss).
     rpc_urls: tuple[SecretStr, ...]
     #: Between two looks at the head, seconds.
     poll_s: float = 2.0

@@ -18,15 +18,15 @@ class SecretUrl:
 
     __slots__ = ("_url",)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, schemes: tuple[str, ...] = ("http", "https")) -> None:
         try:
             parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+            usable = parts.scheme in schemes and bool(parts.hostname)
             _ = parts.port
         except ValueError:
             usable = False
         if not usable:
-            raise ConfigurationError("an RPC endpoint is not an http(s) address")
+            raise ConfigurationError(f"an RPC endpoint is not a {' or '.join(schemes)} address")
         self._url = url
 
     def reveal(self) -> str:

@@ -13,6 +13,7 @@ from causeway.app import AnyApp, AnyContext, ChainConfig, Context
 from causeway.base.errors import ConfigurationError, TransientError
 from causeway.base.settings import KernelSettings, Settings, load
 from causeway.chains.evm.chain import EvmChain
+from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
 from causeway.indexing.indexer import Indexer
 from causeway.pipelines.bells import Bells
@@ -154,13 +155,19 @@ async def _context(
 
 
 async def _chain(stack: AsyncExitStack, config: ChainConfig) -> EvmChain:
+    urls = [url.get_secret_value() for url in config.rpc_urls]
+    told = [url for url in urls if url.startswith(("ws://", "wss://"))]
+    asked = [url for url in urls if url not in told]
     endpoints = [
-        Endpoint(SecretUrl(url.get_secret_value()), f"{config.name}-{number}")
-        for number, url in enumerate(config.rpc_urls, 1)
+        Endpoint(SecretUrl(url), f"{config.name}-{number}") for number, url in enumerate(asked, 1)
     ]
     pool = ProviderPool(endpoints, timeout_s=config.timeout_s)
     stack.push_async_callback(pool.close)
     chain = EvmChain(config.name, config.chain_id, pool)
+    chain.feeds = tuple(
+        HeadFeed(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")
+        for number, url in enumerate(told, 1)
+    )
     try:
         await chain.verify()
     except TransientError as error:

@@ -96,4 +96,11 @@ class _Reader:
                 if ctx.ring is not None:
                     await ctx.ring(stage.name)
 
-        await self._indexer.run(asyncio.Event(), on_facts=ring)
+        feeds = ctx.chains[self._indexer.source.chain].feeds
+        told = [asyncio.ensure_future(feed.run(self._indexer.wake)) for feed in feeds]
+        try:
+            await self._indexer.run(asyncio.Event(), on_facts=ring)
+        finally:
+            for task in told:
+                task.cancel()
+            await asyncio.gather(*told, return_exceptions=True)

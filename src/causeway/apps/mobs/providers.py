@@ -55,6 +55,7 @@ class Provider:
 async def merge(session: AsyncSession, ctx: MobsContext) -> None:
     """Put the configured providers among the known ones; others stay, and are told of."""
     given = [one.get_secret_value() for one in ctx.settings.mantle_rpc_endpoints]
+    given = [url for url in given if not url.startswith(("ws://", "wss://"))]
     for number, url in enumerate(given):
         host = (urlsplit(url).hostname or "provider")[:40]
         await session.execute(

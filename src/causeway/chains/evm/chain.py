@@ -15,6 +15,7 @@ from causeway.base.errors import (
     TransactionReverted,
 )
 from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.evm.ranges import LogRange, read_block, read_range
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
 from causeway.chains.pool import Acceptance, ProviderPool
@@ -63,6 +64,8 @@ class EvmChain:
         self._name = name
         self._chain_id = chain_id
         self.pool = pool
+        #: Nodes that tell of new heads; empty: the chain is looked at in intervals only.
+        self.feeds: tuple[HeadFeed, ...] = ()
         pool.require_chain_id(chain_id)
 
     @property
