@@ -7,6 +7,7 @@ booleans, bytes, text, checksummed addresses (EIP-55), tuples for arrays and str
 from __future__ import annotations
 
 import json
+from binascii import unhexlify
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,16 @@ _BUILTIN_ERRORS = (("Error", ("string",)), ("Panic", ("uint256",)))
 
 class UndecodableLog(InvalidInput):
     """The log does not have the shape its event's ABI says."""
+
+
+def from_hex(text: str) -> bytes:
+    """Return the bytes of text like `0x00ff`; `ValueError` when it is anything else."""
+    if text[:2] != "0x":
+        raise ValueError("hex without 0x")
+    try:
+        return unhexlify(text[2:])  # which skips no spaces, as bytes.fromhex does
+    except ValueError:
+        raise ValueError("not hex") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +174,9 @@ class EventAbi:
 
     @staticmethod
     def _topic(one: Parameter, topic: str) -> object:
-        kind = "bytes32" if one.hashed else one.type
-        return _decode([kind], bytes.fromhex(topic[2:]))[0]
+        if len(topic) != 66:
+            raise ValueError("a topic is no word")
+        return _decode(["bytes32" if one.hashed else one.type], from_hex(topic))[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ Solidity ABI specification.
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from eth_utils.address import to_checksum_address
 
-from causeway.chains.evm.abi import EventAbi, Parameter, UndecodableLog
+from causeway.chains.evm.abi import EventAbi, Parameter, UndecodableLog, from_hex
 
 
 class RawLog(Protocol):
@@ -38,14 +39,14 @@ Form = Literal["values", "arguments", "columns"]
 _One = Callable[[Sequence[str], str], Any]
 _Many = Callable[[Sequence[RawLog]], list[list[Any]]]
 
-_WORD = 64  # hex digits
+_WORD = 32  # bytes
 _SIZED = re.compile(r"(uint|int|bytes)(\d+)")
 
 
 @lru_cache(maxsize=1 << 16)
-def checksummed(digits: str) -> str:
-    """Return an address of 40 hex digits with its checksum (EIP-55)."""
-    return to_checksum_address("0x" + digits)
+def checksummed(address: bytes) -> str:
+    """Return an address of 20 bytes as text with its checksum (EIP-55)."""
+    return to_checksum_address(address)
 
 
 def is_static(one: Parameter) -> bool:
@@ -74,8 +75,6 @@ class EventDecoder:
         try:
             return self._one(topics, data)
         except (ValueError, IndexError) as error:
-            if isinstance(error, UndecodableLog):
-                raise
             # The general path says what is wrong.
             return self._general(topics, data, error)
 
@@ -84,8 +83,6 @@ class EventDecoder:
         try:
             return self._named(topics, data)
         except (ValueError, IndexError) as error:
-            if isinstance(error, UndecodableLog):
-                raise
             return self._by_name(topics, data, error)
 
     def decode_batch(
@@ -98,7 +95,7 @@ class EventDecoder:
         if self._many is not None:
             try:
                 return self._many(logs), []
-            except (ValueError, IndexError):
+            except (UndecodableLog, ValueError, IndexError):
                 pass  # some log does not fit: one by one, to find which
         columns: list[list[Any]] = [[] for _ in self.event.inputs]
         wrong: list[int] = []
@@ -123,9 +120,9 @@ class EventDecoder:
 
     def _general(self, topics: Sequence[str], data: str, cause: Exception | None = None) -> Values:
         try:
-            plain = bytes.fromhex(data[2:])
-        except ValueError:
-            raise UndecodableLog(f"{self.event.signature}: the data is not hex") from None
+            plain = from_hex(data)
+        except ValueError as error:
+            raise UndecodableLog(f"{self.event.signature}: the data are {error}") from None
         values = self.event.values(topics, plain)
         if cause is not None and self.generated:
             raise UndecodableLog(f"{self.event.signature}: {cause}") from cause
@@ -145,23 +142,23 @@ def _compiled(event: EventAbi, form: Form) -> Any:
     topic, word = own, 0
     for at, one in enumerate(event.inputs):
         if one.indexed:
-            text, start = f"t[{topic}]", 2
+            text, start = f"w{topic}", 0
             topic += 1
         else:
-            text, start = "d", 2 + word * _WORD
+            text, start = "w", word * _WORD
             word += 1
         lines += _argument(one, text, start, f"v{at}", as_bytes=form == "columns")
         values.append(f"v{at}")
     checks = [f"if len(t) != {indexed + own}: raise Wrong('another number of topics')"]
     if own:
         checks.append("if t[0] != topic0 and t[0].lower() != topic0: raise Wrong('another event')")
-    checks += [
-        f"if len(t[{n}]) != 66: raise Wrong('a topic that is no word')"
-        for n in range(own, own + indexed)
-    ]
+    for n in range(own, own + indexed):
+        checks.append(f"if len(t[{n}]) != 66 or t[{n}][:2] != '0x': raise Wrong('a topic no word')")
+        checks.append(f"w{n} = plain(t[{n}][2:])")
+    checks.append("if d[:2] != '0x': raise Wrong('data without 0x')")
+    checks.append("w = plain(d[2:])")
     if word:
-        checks.append(f"if len(d) < {2 + word * _WORD}: raise Wrong('too little data')")
-    checks.append("if len(d) % 2: raise Wrong('half a byte of data')")
+        checks.append(f"if len(w) < {word * _WORD}: raise Wrong('too little data')")
     if form == "columns":
         head = ["def read(logs):"]
         head += [f" c{n} = []; a{n} = c{n}.append" for n in range(len(values))]
@@ -179,7 +176,8 @@ def _compiled(event: EventAbi, form: Form) -> Any:
     names: dict[str, Any] = {
         "Wrong": UndecodableLog,
         "topic0": event.topic0,
-        "fromhex": bytes.fromhex,
+        "plain": unhexlify,  # which skips no spaces, as bytes.fromhex does
+        "number": int.from_bytes,
         "checksummed": checksummed,
     } | {f"n{at}": one.name for at, one in enumerate(event.inputs)}
     exec(compile(source, f"<decoder of {event.topic0}>", "exec"), names)  # noqa: S102 - see above
@@ -187,23 +185,20 @@ def _compiled(event: EventAbi, form: Form) -> Any:
 
 
 def _argument(one: Parameter, text: str, start: int, name: str, *, as_bytes: bool) -> list[str]:
-    """Return the lines that read one argument from `text`, beginning at hex digit `start`."""
+    """Return the lines that read one argument from the bytes `text`, beginning at `start`."""
     end = start + _WORD
     word = f"{text}[{start}:{end}]"
     if one.indexed and one.hashed:
-        return [f"{name} = fromhex({word})"]
+        return [f"{name} = {word}"]
     if one.type == "address":
-        digits = f"{text}[{end - 40}:{end}]"
-        padding = "0" * 24
+        digits = f"{text}[{end - 20}:{end}]"
         return [
-            f"if {text}[{start}:{end - 40}] != '{padding}': raise Wrong('a padded address')",
-            f"{name} = fromhex({digits})"
-            if as_bytes
-            else f"{name} = checksummed({digits}.lower())",
+            f"if {text}[{start}:{end - 20}] != {bytes(12)}: raise Wrong('a padded address')",
+            f"{name} = {digits}" if as_bytes else f"{name} = checksummed({digits})",
         ]
     if one.type == "bool":
         return [
-            f"{name} = int({word}, 16)",
+            f"{name} = number({word}, 'big')",
             f"if {name} > 1: raise Wrong('a boolean that is neither 0 nor 1')",
             f"{name} = {name} == 1",
         ]
@@ -212,19 +207,19 @@ def _argument(one: Parameter, text: str, start: int, name: str, *, as_bytes: boo
         raise UndecodableLog(f"{one.type} is not static")
     kind, size = sized[1], int(sized[2])
     if kind == "bytes":
-        lines = [f"{name} = fromhex({text}[{start}:{start + 2 * size}])"]
-        if size < 32:
-            padding = "0" * (_WORD - 2 * size)
+        lines = [f"{name} = {text}[{start}:{start + size}]"]
+        if size < _WORD:
+            padding = bytes(_WORD - size)
             lines.append(
-                f"if {text}[{start + 2 * size}:{end}] != '{padding}': raise Wrong('padded bytes')"
+                f"if {text}[{start + size}:{end}] != {padding}: raise Wrong('padded bytes')"
             )
         return lines
-    lines = [f"{name} = int({word}, 16)"]
     if kind == "uint":
+        lines = [f"{name} = number({word}, 'big')"]
         if size < 256:
             lines.append(f"if {name} >> {size}: raise Wrong('a number out of its range')")
         return lines
-    lines.append(f"if {name} >> 255: {name} -= {1 << 256}")
+    lines = [f"{name} = number({word}, 'big', signed=True)"]
     if size < 256:
         low, high = -(1 << (size - 1)), (1 << (size - 1)) - 1
         lines.append(f"if not {low} <= {name} <= {high}: raise Wrong('a number out of its range')")
