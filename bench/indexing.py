@@ -213,7 +213,7 @@ def ponder(url: str, database: str, schema: str) -> float:
             if '"Completed backfill indexing across all chains"' in line:
                 seconds = json.loads(line)["duration"] / 1000
                 break
-        process.terminate()
+        process.kill()  # it is through, and takes its time to leave
     with psycopg.connect(_plain(database)) as connection:
         rows = connection.execute(f"SELECT count(*) FROM {schema}.transfers".encode()).fetchone()
     if not seconds or rows is None or rows[0] != 100 * BLOCKS:
