@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from uuid import uuid4
 
 import pytest
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from causeway.base.errors import InvalidInput, InvalidStateTransition, LeaseLost
 from causeway.chains.evm.chain import EvmChain
-from causeway.relayer.kind import UnitRequest
+from causeway.relayer.kind import Call, Unit, UnitRequest
 from causeway.relayer.lane import RelayerSettings
 from causeway.relayer.models import AttemptRow
 from causeway.sandbox.anvil import AnvilNode
@@ -195,6 +195,57 @@ async def test_a_batch_that_needs_too_much_gas_goes_in_halves(
     await world.exactly_once(1, 2, 3, 4, 5, 6)
     carried = [len(tx.units) for tx in await world.transactions()]
     assert carried == [3, 3]
+
+
+async def test_a_batch_for_which_a_block_has_not_gas_enough_goes_in_parts(
+    database: Database, anvil: AnvilNode, glisk_contract: GliskContract, chain: EvmChain
+) -> None:
+    world = await World.make(database, anvil, glisk_contract, chain)
+    await world.mint(6)
+    await anvil.rpc("evm_setBlockGasLimit", hex(300_000))
+    await anvil.mine()
+    await world.file(1, 2, 3, 4, 5, 6)
+    await world.settle()
+    await world.settle()
+    await world.exactly_once(1, 2, 3, 4, 5, 6)
+    assert len(await world.transactions()) > 2
+
+
+async def test_a_unit_that_would_use_all_gas_there_is_holds_up_no_other(world: World) -> None:
+    forever = "0x635b6000566000526004601cf3"  # deploys JUMPDEST PUSH1 0 JUMP
+    owner = world.node.accounts[0].address
+    made = await world.node.rpc("eth_sendTransaction", {"from": owner, "data": forever})
+    burner = (await world.node.rpc("eth_getTransactionReceipt", made))["contractAddress"]
+
+    def encode(units: Sequence[Unit]) -> Call:
+        call = honest(units)
+        return Call(burner, b"") if any(u.payload["token_id"] == 2 for u in units) else call
+
+    honest = world.kind.encode
+    object.__setattr__(world.kind, "encode", encode)
+    await world.file(1, 2, 3, 4, 5, 6)
+    await world.settle()
+    await world.settle()
+    await world.exactly_once(1, 3, 4, 5, 6)
+    assert (await world.units())[2] == ("failed", None)
+
+
+async def test_a_unit_that_no_provider_will_even_try_holds_up_no_other(world: World) -> None:
+    def encode(units: Sequence[Unit]) -> Call:
+        call = honest(units)
+        bad = any(unit.payload["token_id"] == 2 for unit in units)
+        return Call("0x12", call.data) if bad else call  # no address
+
+    honest = world.kind.encode
+    object.__setattr__(world.kind, "encode", encode)
+    await world.file(1, 2, 3)
+    await world.settle()
+    await world.exactly_once(1, 3)
+    assert (await world.units())[2] == ("pending", None)
+    for _ in range(5):
+        world.clock.move(120)
+        await world.steps()
+    assert (await world.units())[2] == ("failed", None)
 
 
 async def test_the_gas_price_is_waited_for_visibly(

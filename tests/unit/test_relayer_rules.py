@@ -18,7 +18,7 @@ from causeway.base.errors import (
 )
 from causeway.base.ids import uuid7
 from causeway.chains.classify import ErrorReply, classify_send
-from causeway.relayer.batching import fit
+from causeway.relayer.batching import TooMuchGas, fit
 from causeway.relayer.fees import (
     Fees,
     Quote,
@@ -98,6 +98,44 @@ def unit(number: int) -> Unit:
 
 def no_name(_error: TransactionReverted, _units: Sequence[Unit]) -> str | None:
     return None
+
+
+@given(st.data())
+async def test_whatever_the_gas_something_goes_and_only_hogs_and_bad_ones_fail(
+    data: st.DataObject,
+) -> None:
+    """Batches are sent one after the other until nothing is left, as the planner does it."""
+    size = data.draw(st.integers(1, 40))
+    needs = data.draw(st.lists(st.integers(1, 60), min_size=size, max_size=size))
+    bad = data.draw(st.sets(st.integers(0, size - 1), max_size=4))
+    shared = data.draw(st.integers(0, 30))
+    most, of_node = 70, data.draw(st.integers(60, 400))
+    left = [unit(number) for number in range(size)]
+    sent: list[int] = []
+    failed: set[int] = set()
+
+    async def estimate(part: Sequence[Unit]) -> int:
+        gas = shared + sum(needs[int(one.key)] for one in part)
+        if gas > of_node:
+            raise TooMuchGas("no estimate")
+        if any(int(one.key) in bad for one in part):
+            raise TransactionReverted("no")
+        return gas
+
+    for _ in range(2 * size):
+        if not left:
+            break
+        found = await fit(left, estimate, no_name, lambda _size: most)
+        assert found.units or found.bad, "nothing moves"
+        numbers = [int(one.key) for one in found.units]
+        assert not numbers or shared + sum(needs[n] for n in numbers) == found.gas <= most
+        sent += numbers
+        failed |= {int(key) for key in found.bad}
+        gone = {*found.bad, *(one.key for one in found.units)}
+        left = [one for one in left if one.key not in gone]
+    assert not left
+    assert failed == {n for n in range(size) if n in bad or shared + needs[n] > min(most, of_node)}
+    assert sorted(sent) == [n for n in range(size) if n not in failed]
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))

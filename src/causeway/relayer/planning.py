@@ -6,6 +6,7 @@ time it could be signed, the units are planned anew.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
@@ -14,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.base.errors import PermanentError, TransactionReverted
 from causeway.base.faults import fault_point
 from causeway.base.ids import uuid7
+from causeway.chains.errors import RpcError
 from causeway.relayer import account, ledger
-from causeway.relayer.batching import Fitted, fit
+from causeway.relayer.batching import Fitted, TooMuchGas, fit
 from causeway.relayer.fees import MILLION, gas_limit, starting_fees
 from causeway.relayer.judging import Verdict, carry_out, judge
 from causeway.relayer.kind import Call, Unit, UnitKind
@@ -25,6 +27,14 @@ from causeway.store.lease import Lease
 
 #: Simulations that name a unit which its kind says is not done: then it fails.
 _MOST_CONTRADICTIONS = 5
+
+
+#: What nodes say of a call for which a whole block has not gas enough.
+_NO_GAS = re.compile(r"out.?of.?gas|gas required exceeds|exceeds block gas limit", re.IGNORECASE)
+
+
+class _Refused(TransactionReverted):
+    """The provider would not try the call, for a reason it does not say in a known way."""
 
 
 class _HeldBack(Exception):
@@ -51,9 +61,10 @@ async def plan(lane: Lane, sight: Sight, lease: Lease, kind: UnitKind, did: Did)
     verdict = await judge(lane, sight, kind, units)
     fitted = Fitted()
     call: Call | None = None
+    most = await _most_gas(lane)
     if verdict.ready:
         try:
-            fitted = await _simulated(lane, kind, verdict.ready)
+            fitted = await _simulated(lane, kind, verdict.ready, most)
         except _HeldBack as error:
             await account.wait(lane, lease, kind, "refused", f"the contract refuses us: {error}")
             return
@@ -64,20 +75,10 @@ async def plan(lane: Lane, sight: Sight, lease: Lease, kind: UnitKind, did: Did)
     if verdict.done or verdict.other or verdict.later or verdict.never:
         async with lane.commit(lease) as session:
             await carry_out(session, lane, kind, units, verdict, did, state="pending")
+    _remember_size(lane, kind, fitted)
     if call is None:
         return
-    limit = await _limit(lane, kind, fitted)
-    if limit is None:
-        # Smaller next time; a single one that does not fit cannot be sent at all.
-        if len(fitted.units) > 1:
-            lane.memory.fitting[kind.label] = len(fitted.units) // 2
-            did.released += 1
-            return
-        verdict = Verdict()
-        verdict.never[fitted.units[0].key] = f"it needs {fitted.gas} gas, more than is allowed"
-        async with lane.commit(lease) as session:
-            await carry_out(session, lane, kind, fitted.units, verdict, did, state="pending")
-        return
+    limit = min(most, gas_limit(fitted.gas, kind.gas_buffer_ppm))
     await _bind(lane, lease, kind, fitted.units, call, limit, did)
 
 
@@ -133,7 +134,7 @@ async def _due(session: AsyncSession, lane: Lane, kind: UnitKind) -> list[Unit]:
     return [ledger.unit_of(row) for row in rows]
 
 
-async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit]) -> Fitted:
+async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit], most: int) -> Fitted:
     async def estimate(part: Sequence[Unit]) -> int:
         try:
             call = kind.encode(part)
@@ -147,13 +148,25 @@ async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit]) -> Fitte
             if known.error_name in kind.hold_errors:
                 raise _HeldBack(str(known)) from None
             raise known from None
+        except RpcError as error:
+            if _NO_GAS.search(error.message):
+                raise TooMuchGas(error.message) from None
+            if type(error) is not RpcError:
+                raise  # about the account or the provider, not about this call
+            # It will not even try this call: perhaps for one of the units.
+            raise _Refused(error.message) from None
 
     def named(error: TransactionReverted, part: Sequence[Unit]) -> str | None:
         if kind.drop_reverted is None or error.error_name is None:
             return None
         return kind.drop_reverted(error.error_name, error.error_args, part)
 
-    return await fit(units, estimate, named)
+    with_buffer = most * MILLION // kind.gas_buffer_ppm
+
+    def allowed(size: int) -> int:
+        return with_buffer if size > 1 else most  # a single one may go with less room
+
+    return await fit(units, estimate, named, allowed)
 
 
 def _judge_reverts(lane: Lane, verdict: Verdict, fitted: Fitted) -> None:
@@ -164,8 +177,11 @@ def _judge_reverts(lane: Lane, verdict: Verdict, fitted: Fitted) -> None:
     """
     by_key = {unit.key: unit for unit in verdict.ready}
     for key, error in fitted.bad.items():
-        verdict.never[key] = f"the contract refuses it: {error}"
-    for key, error in fitted.named.items():
+        if not isinstance(error, _Refused):
+            who = "" if isinstance(error, TooMuchGas) else "the contract refuses it: "
+            verdict.never[key] = f"{who}{error}"
+    refused = {key: e for key, e in fitted.bad.items() if isinstance(e, _Refused)}
+    for key, error in (fitted.named | refused).items():
         tries = by_key[key].attempts
         if tries >= _MOST_CONTRADICTIONS:
             verdict.never[key] = f"the contract refuses it: {error}"
@@ -175,14 +191,21 @@ def _judge_reverts(lane: Lane, verdict: Verdict, fitted: Fitted) -> None:
             verdict.counted.add(key)
 
 
-async def _limit(lane: Lane, kind: UnitKind, fitted: Fitted) -> int | None:
-    """Return the gas limit, None when the batch needs more than one transaction may have."""
+async def _most_gas(lane: Lane) -> int:
+    """Return the most gas that one transaction may have."""
     part_of_block = await lane.chain.gas_limit_of_block() * lane.settings.block_part_ppm // MILLION
-    most = min(lane.settings.gas_limit_max, part_of_block)
-    limit = gas_limit(fitted.gas, kind.gas_buffer_ppm)
-    if limit <= most:
-        return limit
-    return most if len(fitted.units) == 1 and fitted.gas <= most else None
+    return min(lane.settings.gas_limit_max, part_of_block)
+
+
+def _remember_size(lane: Lane, kind: UnitKind, fitted: Fitted) -> None:
+    """Start the next batch with the size that fitted; try twice as many when that went well."""
+    sizes = lane.memory.fitting
+    if fitted.cut_to is not None:
+        sizes[kind.label] = max(1, len(fitted.units) or fitted.cut_to)
+    elif kind.label in sizes and len(fitted.units) >= sizes[kind.label]:
+        sizes[kind.label] *= 2
+        if sizes[kind.label] >= kind.max_batch:
+            del sizes[kind.label]
 
 
 async def _bind(
