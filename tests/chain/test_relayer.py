@@ -215,6 +215,7 @@ async def test_a_unit_that_would_use_all_gas_there_is_holds_up_no_other(world: W
     forever = "0x635b6000566000526004601cf3"  # deploys JUMPDEST PUSH1 0 JUMP
     owner = world.node.accounts[0].address
     made = await world.node.rpc("eth_sendTransaction", {"from": owner, "data": forever})
+    await world.node.mine()
     burner = (await world.node.rpc("eth_getTransactionReceipt", made))["contractAddress"]
 
     def encode(units: Sequence[Unit]) -> Call:

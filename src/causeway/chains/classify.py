@@ -23,12 +23,14 @@ from causeway.chains.errors import (
     FeeCapExceeded,
     InsufficientFunds,
     IntrinsicGasTooLow,
+    MethodUnsupported,
     NonceTooHigh,
     NonceTooLow,
     RangeTooLarge,
     ReplacementUnderpriced,
     RpcError,
     SendRejected,
+    StatePruned,
     Underpriced,
 )
 
@@ -89,8 +91,19 @@ _RATE = re.compile(
 _BEHIND = re.compile(
     r"header not found|block not found|unknown block|beyond current head|not yet available"
     r"|header for hash not found|after last accepted block|block.*is not available"
-    r"|block.?out.?of.?range|block height is|missing trie node|resource not found"
+    r"|block.?out.?of.?range|block height is|resource not found"
     r"|invalid block range params",
+    re.IGNORECASE,
+)
+_PRUNED = re.compile(
+    r"missing trie node|state (at block|for block|histories?).*(pruned|not available|unavailable)"
+    r"|pruned|archive|historical state|required historical|old data not available",
+    re.IGNORECASE,
+)
+_UNSUPPORTED = re.compile(
+    r"(method|namespace)\b.{0,60}(not (found|supported|available|enabled|allowed|whitelisted"
+    r"|implemented)|does not exist|unsupported|is disabled|is not defined)"
+    r"|unsupported method|unknown method|unknown rpc method|invalid method",
     re.IGNORECASE,
 )
 _RANGE = re.compile(
@@ -137,6 +150,8 @@ def classify(method: str, reply: ErrorReply) -> CausewayError:
         rejected = _send_kind(text)
         if rejected in (InsufficientFunds, IntrinsicGasTooLow, NonceTooHigh, NonceTooLow):
             return rejected(text, code=reply.code)
+    if reply.code in (-32601, -32004) or _UNSUPPORTED.search(text):
+        return MethodUnsupported(text, code=reply.code)
     if method.startswith("eth_getBlockBy") and (_BEHIND.search(text) or reply.code == -39001):
         return BlockUnknown(text, code=reply.code)
     if method == "eth_getLogs":
@@ -146,6 +161,8 @@ def classify(method: str, reply: ErrorReply) -> CausewayError:
             return RangeTooLarge(text, code=reply.code)
     if reply.code in (-32005, -32016, -32029, 429) or _RATE.search(text):
         return RateLimited(text, code=reply.code)
+    if _PRUNED.search(text):
+        return StatePruned(text, code=reply.code)
     if _BEHIND.search(text) or reply.code == -32001:
         return ChainBehind(text, code=reply.code)
     if reply.code in (-32603, -32002) or 500 <= reply.code < 600:

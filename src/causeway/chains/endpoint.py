@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from causeway.base.errors import ConfigurationError
+from causeway.chains.budget import Budget
+from causeway.chains.protocol import Block
+from causeway.chains.record import Record
 
 #: Blocks an endpoint that never refused a range may be asked for at once.
 UNLIMITED_RANGE = 1 << 62
@@ -51,47 +54,44 @@ class SecretUrl:
 
 
 @dataclass
-class MethodRecord:
-    """How calls of one method went at one endpoint, for choosing and for showing."""
-
-    calls: int = 0
-    failures: int = 0
-    #: Exponentially weighted seconds of the answered calls; None before the first.
-    latency_s: float | None = None
-
-    def answered(self, seconds: float) -> None:
-        """Count one answer."""
-        self.calls += 1
-        known = self.latency_s
-        self.latency_s = seconds if known is None else known * 0.8 + seconds * 0.2
-
-    def failed(self) -> None:
-        """Count one failure."""
-        self.calls += 1
-        self.failures += 1
-
-
-@dataclass
 class Endpoint:
-    """One RPC endpoint of a pool, in its order of preference, and what was learned about it."""
+    """One RPC endpoint of a pool, in its order of preference, and what was learned about it.
+
+    Times are monotonic seconds.
+    """
 
     url: SecretUrl
     name: str
+    budget: Budget = field(default_factory=Budget, compare=False, repr=False)
     #: None: not asked yet; False: serves another chain and is never used.
     right_chain: bool | None = field(default=None, compare=False)
     served_chain_id: int | None = field(default=None, compare=False)
+    #: Hash of its first block; None where it was not asked for or is not served.
+    genesis: str | None = field(default=None, compare=False)
     max_log_range: int = field(default=UNLIMITED_RANGE, compare=False)
     max_batch: int = field(default=100, compare=False)
+    #: Below this block it has no state any more, as far as it was heard to say.
+    state_from: int = field(default=0, compare=False)
+    #: Methods it does not offer, and until when that is believed.
+    lacks: dict[str, float] = field(default_factory=dict[str, float], compare=False)
+    #: Blocks it was below the agreed head when heads were last compared.
+    lag: int = field(default=0, compare=False)
+    #: Whether it was on another fork than the others then.
+    forked: bool = field(default=False, compare=False)
+    #: The newest block it named, and when.
+    head: Block | None = field(default=None, compare=False)
+    head_at: float = field(default=0.0, compare=False)
     failures_in_a_row: int = field(default=0, compare=False)
-    #: Monotonic seconds until which others are preferred.
+    #: Until when others are preferred.
     cooling_until: float = field(default=0.0, compare=False)
-    methods: dict[str, MethodRecord] = field(
-        default_factory=dict[str, MethodRecord], compare=False, repr=False
-    )
+    methods: dict[str, Record] = field(default_factory=dict[str, Record], compare=False, repr=False)
 
-    def record(self, method: str) -> MethodRecord:
+    def record(self, method: str) -> Record:
         """Return the record of `method`, a new one at first."""
-        return self.methods.setdefault(method, MethodRecord())
+        found = self.methods.get(method)
+        if found is None:
+            found = self.methods[method] = Record()
+        return found
 
     def succeeded(self) -> None:
         """Note an answer: the endpoint is in its place again."""

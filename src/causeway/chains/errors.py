@@ -3,6 +3,7 @@
     RpcError                 the provider answered with an error (`code`, `message`, `data`)
       BlockUnknown           said instead of a null block by some nodes
       RangeTooLarge          too many blocks, or too many results, in one question
+      MethodUnsupported      the provider does not offer the method
       SendRejected           a raw transaction was refused, or was there already
         AlreadyKnown         these very bytes are in the pool: as good as accepted
         NonceTooLow          the nonce is spent
@@ -14,12 +15,18 @@
         IntrinsicGasTooLow
 
 Failures that time may heal are `ProviderUnavailable`, `RateLimited` and `ChainBehind` of
-`causeway.base.errors`; a revert is `TransactionReverted` there, with its data.
+`causeway.base.errors`, with two of our own:
+
+    ChainBehind
+      StatePruned            the provider keeps no state of blocks that old
+      WrongAnswer            what the provider says cannot be true
+
+A revert is `TransactionReverted` there, with its data.
 """
 
 from __future__ import annotations
 
-from causeway.base.errors import PermanentError
+from causeway.base.errors import ChainBehind, PermanentError
 
 
 class RpcError(PermanentError):
@@ -41,6 +48,23 @@ class BlockUnknown(RpcError):
 
 class RangeTooLarge(RpcError):
     """The provider refuses that many blocks, or that many results, at once."""
+
+
+class MethodUnsupported(RpcError):
+    """The provider does not offer this method."""
+
+
+class StatePruned(ChainBehind):
+    """The provider keeps no state of blocks that old; another one may."""
+
+
+class WrongAnswer(ChainBehind):
+    """The endpoint's answers do not fit together; another one is asked."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        #: What is wrong, in a word (`broken_chain`, `bloom_denies`, ...).
+        self.kind = kind
 
 
 class SendRejected(RpcError):

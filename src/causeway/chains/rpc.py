@@ -112,20 +112,24 @@ async def post(
             status, answer, wait_s = await _exchange(session, endpoint, body, timeout_s)
     except TimeoutError:
         raise ProviderUnavailable(
-            f"{endpoint.name} ({endpoint.url}) did not answer {method} in {timeout_s:g} s"
+            f"{endpoint.name} ({endpoint.url}) did not answer {method} in {timeout_s:g} s",
+            kind="timeout",
         ) from None
     except aiohttp.ClientConnectorError as error:
         if endpoint.right_chain:
             endpoint.right_chain = None  # what comes back at this address may be another chain
-        reason = error.os_error.strerror or type(error).__name__
+        tls = isinstance(error, aiohttp.ClientSSLError)
+        reason = "its certificate is refused" if tls else error.os_error.strerror
         raise ProviderUnavailable(
-            f"{endpoint.name} ({endpoint.url}) cannot be reached: {reason}"
+            f"{endpoint.name} ({endpoint.url}) cannot be reached: {reason or type(error).__name__}",
+            kind="tls" if tls else "connect",
         ) from None
     except (aiohttp.ClientError, ValueError) as error:
         # Only the kind of error is told: its text may hold the URL.
         raise ProviderUnavailable(
             f"{endpoint.name} ({endpoint.url}) gave no usable answer to {method}: "
-            f"{type(error).__name__}"
+            f"{type(error).__name__}",
+            kind="transport",
         ) from None
     if status == 429:
         raise RateLimited(f"{endpoint.name} ({endpoint.url}): HTTP 429", retry_after_s=wait_s)
@@ -167,10 +171,12 @@ def _single(
         return ProviderUnavailable(
             f"{endpoint.name} ({endpoint.url}) refuses us: HTTP {status}",
             hint="check the key in the endpoint's URL",
+            kind=f"http_{status}",
         )
     return ProviderUnavailable(
         f"{endpoint.name} ({endpoint.url}): HTTP {status} without a JSON-RPC reply",
         retry_after_s=wait_s,
+        kind="no_json" if status < 300 else f"http_{status}",
     )
 
 
@@ -182,7 +188,8 @@ def _batch(
     except msgspec.DecodeError:
         if 500 <= status < 600 and status != 501:
             raise ProviderUnavailable(
-                f"{endpoint.name} ({endpoint.url}): HTTP {status} without a JSON-RPC reply"
+                f"{endpoint.name} ({endpoint.url}): HTTP {status} without a JSON-RPC reply",
+                kind=f"http_{status}",
             ) from None
         raise BatchRefused from None
     by_id = {cast("int", reply.id): reply for reply in replies}

@@ -17,9 +17,9 @@ from typing import cast
 import msgspec
 
 from causeway.base.errors import CausewayError, ChainBehind
-from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.errors import BlockUnknown, RpcError, WrongAnswer
 from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.ranges import WrongAnswer, bits
+from causeway.chains.evm.ranges import bits
 from causeway.chains.evm.wire import WireLog, instant
 from causeway.chains.protocol import Block
 from causeway.chains.rpc import Call

@@ -14,7 +14,8 @@ from causeway.base.errors import (
     ProviderUnavailable,
     TransactionReverted,
 )
-from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.errors import BlockUnknown
+from causeway.chains.evm.agreeing import AgreedHeads, headers_in
 from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.evm.ranges import LogRange, read_block, read_range
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
@@ -24,6 +25,7 @@ from causeway.chains.rpc import Call
 
 T = TypeVar("T")
 
+_FIRST_BLOCK: Call = ("eth_getBlockByNumber", ("0x0", False))
 #: Where to read state: a block number, a block hash, or a tag (`latest`, `pending`, ...).
 At = int | str
 
@@ -64,9 +66,10 @@ class EvmChain:
         self._name = name
         self._chain_id = chain_id
         self.pool = pool
+        self._heads = AgreedHeads(pool)
         #: Nodes that tell of new heads; empty: the chain is looked at in intervals only.
         self.feeds: tuple[HeadFeed, ...] = ()
-        pool.require_chain_id(chain_id)
+        pool.require_chain_id(chain_id, first_block=_FIRST_BLOCK)
 
     @property
     def name(self) -> str:
@@ -307,17 +310,10 @@ class EvmChain:
             by_hash = isinstance(at, str) and at.startswith("0x")
             method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
             calls.append((method, (hex(at) if isinstance(at, int) else at, False)))
+        if "latest" in places and accept is None and self._heads.due():
+            return await self._heads.agreed(calls, places.index("latest"))
         found = await self.pool.batch(calls, replies=[WireBlock | None] * len(calls), accept=accept)
-        wires: list[WireBlock | None] = []
-        for at, one in zip(places, found, strict=True):
-            tag = isinstance(at, str) and not at.startswith("0x")
-            if isinstance(one, BlockUnknown) or (tag and isinstance(one, RpcError)):
-                wires.append(None)
-            elif isinstance(one, Exception):
-                raise one
-            else:
-                wires.append(cast("WireBlock | None", one))
-        return wires
+        return headers_in(calls, found)
 
     async def _one(self, method: str, key: str, kind: type[T]) -> T | None:
         """Return the thing with that hash; None only when no endpoint that answers knows it."""

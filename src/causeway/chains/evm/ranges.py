@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import Counter
 
 from causeway.base.errors import CausewayError, ChainBehind
-from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.errors import BlockUnknown, RpcError, WrongAnswer
 from causeway.chains.evm.bloom import bloom_bits, bloom_of
 from causeway.chains.evm.wire import WireBlock, WireLog, WireReceipt
 from causeway.chains.protocol import Block, LogFilter
@@ -40,14 +40,6 @@ _DOUBTS = Counter(
 #: A bloom so full that it would promise anything with this probability says nothing.
 _TELLING = 0.02
 _BLOOM_BITS = 2048
-
-
-class WrongAnswer(ChainBehind):
-    """The endpoint's answers do not fit together; another one is asked."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(text)
-        _WRONG.labels(kind).inc()
 
 
 @dataclass(frozen=True, slots=True)

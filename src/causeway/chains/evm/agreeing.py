@@ -1,0 +1,120 @@
+"""Asking several endpoints for the head at once, and answering by those who agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from causeway.base.clock import SYSTEM_CLOCK, Clock
+from causeway.base.errors import CausewayError, ProviderUnavailable
+from causeway.chains.endpoint import Endpoint
+from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.evm.wire import WireBlock
+from causeway.chains.head import Agreement, agree
+from causeway.chains.pool import ProviderPool
+from causeway.chains.protocol import Block
+from causeway.chains.rpc import Call
+
+#: So many endpoints are asked at once, and compared at most so often, seconds.
+_ASKED = 3
+_EVERY_S = 1.0
+#: After the first told its head the others are waited for so long, seconds.
+_GRACE_S = 0.25
+#: Blocks between two heads up to which it is looked whether one chain holds both.
+_COMPARABLE = 64
+
+
+class AgreedHeads:
+    """Compares the heads of a pool's endpoints."""
+
+    def __init__(self, pool: ProviderPool, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._compared_at = float("-inf")
+
+    def due(self) -> bool:
+        """Say whether there are several endpoints and it is time to compare them."""
+        usable = sum(one.right_chain is not False for one in self._pool.endpoints)
+        return usable > 1 and self._clock.monotonic() - self._compared_at >= _EVERY_S
+
+    async def agreed(self, calls: Sequence[Call], latest: int) -> list[WireBlock | None]:
+        """Return the answers to these header calls of the endpoint whose head is agreed on.
+
+        `latest`: which of the calls asks for the newest block. Raises what the pool raises.
+        """
+        types = [WireBlock | None] * len(calls)
+        answers = await self._pool.everybody(calls, types, at_most=_ASKED, grace_s=_GRACE_S)
+        heads: dict[str, Block] = {}
+        said: dict[str, list[object]] = {}
+        for endpoint, outcomes in answers:
+            head = outcomes[latest]
+            if isinstance(head, WireBlock):
+                said[endpoint.name] = outcomes
+                heads[endpoint.name] = head.block()
+                self._saw(endpoint, heads[endpoint.name])
+        if not heads:
+            raise ProviderUnavailable("no endpoint has a newest block")
+        before = self._pool.agreement
+        trusted = before.named_by if before else next(iter(heads))
+        found = agree(heads, trusted=trusted)
+        found = await self._further_apart(found, heads, trusted)
+        self._pool.agreed(found)
+        self._compared_at = self._clock.monotonic()
+        return headers_in(calls, said[found.named_by])
+
+    def _saw(self, endpoint: Endpoint, head: Block) -> None:
+        endpoint.head, endpoint.head_at = head, self._clock.monotonic()
+
+    async def _further_apart(
+        self, found: Agreement, heads: dict[str, Block], trusted: str
+    ) -> Agreement:
+        """Look up, at who named the head, the blocks that those more than one below it name."""
+        head = found.head
+        below = {
+            name: one
+            for name, one in heads.items()
+            if 1 < head.number - one.number <= _COMPARABLE and name not in found.forked
+        }
+        if not below:
+            return found
+        endpoint = next(e for e in self._pool.endpoints if e.name == found.named_by)
+        numbers = sorted({one.number for one in below.values()})
+        calls: list[Call] = [("eth_getBlockByNumber", (hex(n), False)) for n in numbers]
+        try:
+            blocks = await self._pool.of_one(endpoint, calls, [WireBlock | None] * len(calls))
+        except CausewayError:
+            return found
+        there = {
+            block.number: block.hash
+            for block in (one.block() for one in blocks if isinstance(one, WireBlock))
+        }
+        other = {n for n, one in below.items() if there.get(one.number, one.hash) != one.hash}
+        same = [n for n, one in below.items() if there.get(one.number) == one.hash]
+        if len(other) > len(same) + 1:
+            # Most are on a fork that the highest is not on: theirs is the chain.
+            return agree({name: heads[name] for name in other}, trusted=trusted)
+        return Agreement(
+            head,
+            found.named_by,
+            max(found.confirmed, *(heads[n].number for n in same)) if same else found.confirmed,
+            found.forked | other,
+            found.undecided or len(other) == len(same) + 1,
+            found.lags,
+        )
+
+
+def headers_in(calls: Sequence[Call], found: Sequence[object]) -> list[WireBlock | None]:
+    """Return the headers in the answers to header calls, None where there is none.
+
+    A tag that is not offered has none. Raises any other error among them.
+    """
+    wires: list[WireBlock | None] = []
+    for (_, params), one in zip(calls, found, strict=True):
+        tag = not str(params[0]).startswith("0x")
+        if isinstance(one, BlockUnknown) or (tag and isinstance(one, RpcError)):
+            wires.append(None)
+        elif isinstance(one, Exception):
+            raise one
+        else:
+            wires.append(cast("WireBlock | None", one))
+    return wires
