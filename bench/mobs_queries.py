@@ -202,22 +202,7 @@ async def _writes(installation: Installation, now: int) -> dict[str, Any]:
     database = installation.database
     tomorrow = now // DAY_S + 3
     async with database.transaction() as session:
-        # A minute of 100,000: a day that short is made of one.
-        await fill_day(session, tomorrow, 100_000, 10**9, 10**8)
-        await session.execute(
-            text(
-                "UPDATE mobs.txs SET block_timestamp = :day + block_timestamp % 60 "
-                "WHERE block_timestamp >= :day AND block_timestamp < :day + 86400"
-            ),
-            {"day": tomorrow * DAY_S},
-        )
-        await session.execute(
-            text(
-                "UPDATE mobs.blocks SET timestamp = :day + number % 60 "
-                "WHERE timestamp >= :day AND timestamp < :day + 86400"
-            ),
-            {"day": tomorrow * DAY_S},
-        )
+        await fill_day(session, tomorrow, 100_000, 10**9, 10**8, span_s=60)
     async with database.engine.connect() as connection:
         raw = await connection.execution_options(isolation_level="AUTOCOMMIT")
         await raw.execute(text("VACUUM (ANALYZE) mobs.txs"))

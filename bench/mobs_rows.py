@@ -52,12 +52,17 @@ FROM generate_series(CAST(0 AS bigint), :blocks - 1) AS n
 """
 
 
-async def fill_day(session: AsyncSession, day: int, rows: int, offset: int, number: int) -> int:
-    """Fill one day (counted from 1970) with so many transactions; return its number of blocks."""
-    blocks = max(1, min(43_200, rows // 8))
+async def fill_day(
+    session: AsyncSession, day: int, rows: int, offset: int, number: int, span_s: int = DAY_S
+) -> int:
+    """Fill the first `span_s` of a day (counted from 1970) with so many transactions.
+
+    Return its number of blocks.
+    """
+    blocks = max(1, min(span_s // 2, rows // 8))
     values: dict[str, Any] = {
         "start": day * DAY_S,
-        "span": DAY_S,
+        "span": span_s,
         "rows": rows,
         "blocks": blocks,
         "number": number,

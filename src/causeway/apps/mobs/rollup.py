@@ -37,74 +37,86 @@ _MINUTE_TABLE: Table = MinuteMetrics.__table__  # pyright: ignore[reportAssignme
 _CONTRACT_TABLE: Table = ContractMinute.__table__  # pyright: ignore[reportAssignmentType]
 _HOUR_TABLE: Table = HourMetrics.__table__  # pyright: ignore[reportAssignmentType]
 
-#: Everything that is asked of the transactions of some minutes, by `{key}`. Senders and prices are
-#: grouped first, so that what is costly (hashes, logarithms) is done once for each of them.
+#: The transactions that are asked about, and the minute of each since 1970.
+_MINUTE = "block_timestamp / 60"
+_THESE = "FROM mobs.txs WHERE block_timestamp >= :first AND block_timestamp < :last + 60{gaps}"
+_GAPS = " AND block_timestamp - block_timestamp % 60 = ANY(:minutes)"
+#: A price as a float: by way of an integer where it is one, which takes a third of the time.
+_FLOAT = "CASE WHEN gas_price < 9e18 THEN gas_price::bigint::float8 ELSE gas_price::float8 END"
+
+#: Everything that is asked of the transactions of some minutes, for the chain (`who` is 0) and for
+#: each watched contract (its id). They are read once for sums and prices, which leaves some
+#: thousand rows, and once for senders. Of the hashes that share a register the smallest has the
+#: highest rank, so that ranks are computed for registers, not for senders.
 _FIGURES = f"""
-WITH t AS MATERIALIZED (
-    SELECT block_timestamp - block_timestamp % 60 AS minute, contract_id, status, is_system,
-        NOT is_system AND tx_type <> 126 AS priced, gas_used, gas_price, total_fee, from_address,
-        error_signature, error_decoded
-    FROM mobs.txs
-    WHERE block_timestamp >= :first AND block_timestamp < :last + 60
-        AND block_timestamp - block_timestamp % 60 = ANY(:minutes){{only}}),
+WITH parts AS MATERIALIZED (
+    SELECT {_MINUTE} AS minute, contract_id, is_system, status,
+        CASE WHEN is_system OR tx_type = 126 THEN NULL
+            WHEN gas_price <= 0 THEN {sketches.ZERO}
+            ELSE ceil(ln({_FLOAT}) / {sketches.LOG_GROWTH!r})::integer END AS bucket,
+        count(*) AS n, sum(gas_used) AS gas_used, sum(total_fee) AS fees, sum(gas_price) AS prices
+    {_THESE} GROUP BY 1, 2, 3, 4, 5),
+both_of_them AS (
+    SELECT 0 AS who, * FROM parts UNION ALL
+    SELECT contract_id, * FROM parts WHERE contract_id IS NOT NULL),
 figures AS (
-    SELECT {{key}},
-        count(*) FILTER (WHERE NOT is_system) AS tx_count,
-        count(*) FILTER (WHERE NOT is_system AND status = 0) AS tx_failed_count,
-        count(*) FILTER (WHERE is_system) AS system_tx_count,
+    SELECT minute, who,
+        coalesce(sum(n) FILTER (WHERE NOT is_system), 0) AS tx_count,
+        coalesce(sum(n) FILTER (WHERE NOT is_system AND status = 0), 0) AS tx_failed_count,
+        coalesce(sum(n) FILTER (WHERE is_system), 0) AS system_tx_count,
         sum(gas_used) AS gas_used_total,
-        coalesce(sum(total_fee) FILTER (WHERE NOT is_system), 0) AS fees_total
-    FROM t GROUP BY {{key}}),
-senders AS (
-    SELECT {{key}}, from_address FROM t WHERE NOT is_system GROUP BY {{key}}, from_address),
-registers AS (
-    SELECT {{key}}, (h & {sketches.REGISTERS - 1})::integer AS register,
-        max({sketches.HASH_BITS - sketches.REGISTER_BITS + 1} - length(ltrim(
-            (h >> {sketches.REGISTER_BITS})
-            ::bit({sketches.HASH_BITS - sketches.REGISTER_BITS})::text, '0'))) AS rank,
-        count(*) AS n
-    FROM (SELECT {{key}}, hashtextextended(encode(from_address, 'hex'), 0)
-            & {2**sketches.HASH_BITS - 1} AS h FROM senders) AS hashed
-    GROUP BY {{key}}, register),
-senders_sketches AS (
-    SELECT {{key}}, sum(n) AS unique_senders, string_agg(
-        int2send(register::smallint) || substring(int2send(rank::smallint) FROM 2), ''::bytea
-        ORDER BY register) AS senders_sketch
-    FROM registers GROUP BY {{key}}),
-prices AS (
-    SELECT {{key}}, gas_price, count(*) AS n FROM t WHERE priced GROUP BY {{key}}, gas_price),
+        coalesce(sum(fees) FILTER (WHERE NOT is_system), 0) AS fees_total
+    FROM both_of_them GROUP BY minute, who),
 buckets AS (
-    SELECT {{key}}, CASE WHEN gas_price <= 0 THEN {sketches.ZERO}
-            ELSE ceil(ln(gas_price::float8) / {sketches.LOG_GROWTH!r})::integer END AS bucket,
-        sum(n) AS n, sum(n * gas_price) AS total
-    FROM prices GROUP BY {{key}}, bucket),
+    SELECT minute, who, bucket, sum(n) AS n, sum(prices) AS total
+    FROM both_of_them WHERE bucket IS NOT NULL GROUP BY minute, who, bucket),
 price_sketches AS (
-    SELECT {{key}}, sum(total) AS gas_price_sum, sum(n) AS gas_price_count, string_agg(
+    SELECT minute, who, sum(total) AS gas_price_sum, sum(n) AS gas_price_count, string_agg(
         int2send(bucket::smallint) || int4send(n::integer), ''::bytea ORDER BY bucket)
         AS price_sketch
-    FROM buckets GROUP BY {{key}}),
+    FROM buckets GROUP BY minute, who),
+senders AS (
+    SELECT {_MINUTE} AS minute, 0 AS who, from_address {_THESE} AND NOT is_system GROUP BY 1, 3
+    UNION ALL SELECT {_MINUTE}, contract_id, from_address {_THESE} AND NOT is_system
+        AND contract_id IS NOT NULL GROUP BY 1, 2, 3),
+registers AS (
+    SELECT minute, who, (h & {sketches.REGISTERS - 1})::integer AS register,
+        min(h >> {sketches.REGISTER_BITS}) AS least, count(*) AS n
+    FROM (SELECT minute, who, hashtextextended(encode(from_address, 'hex'), 0)
+            & {2**sketches.HASH_BITS - 1} AS h FROM senders) AS hashed
+    GROUP BY minute, who, register),
+senders_sketches AS (
+    SELECT minute, who, sum(n) AS unique_senders, string_agg(
+        int2send(register::smallint) || substring(int2send((
+            {sketches.HASH_BITS - sketches.REGISTER_BITS + 1} - length(ltrim(
+            least::bit({sketches.HASH_BITS - sketches.REGISTER_BITS})::text, '0'))
+        )::smallint) FROM 2), ''::bytea ORDER BY register) AS senders_sketch
+    FROM registers GROUP BY minute, who),
+failures AS MATERIALIZED (
+    SELECT {_MINUTE} AS minute, contract_id, error_signature, error_decoded, count(*) AS n
+    {_THESE} AND status = 0 AND NOT is_system GROUP BY 1, 2, 3, 4),
 texts AS (
-    SELECT {{key}}, error_signature, error_decoded, count(*) AS n FROM t
-    WHERE status = 0 AND NOT is_system GROUP BY {{key}}, error_signature, error_decoded),
+    SELECT minute, 0 AS who, error_signature, error_decoded, sum(n) AS n
+    FROM failures GROUP BY 1, 3, 4
+    UNION ALL SELECT minute, contract_id, error_signature, error_decoded, n
+    FROM failures WHERE contract_id IS NOT NULL),
 errors AS (
-    SELECT {{key}}, coalesce('0x' || encode(error_signature, 'hex'), 'none') AS signature,
+    SELECT minute, who, coalesce('0x' || encode(error_signature, 'hex'), 'none') AS signature,
         (array_agg(error_decoded ORDER BY n DESC, error_decoded))[1] AS name, sum(n) AS n,
-        row_number() OVER (PARTITION BY {{key}} ORDER BY sum(n) DESC,
+        row_number() OVER (PARTITION BY minute, who ORDER BY sum(n) DESC,
             coalesce('0x' || encode(error_signature, 'hex'), 'none')) AS place
-    FROM texts GROUP BY {{key}}, error_signature),
+    FROM texts GROUP BY minute, who, error_signature),
 lists AS (
-    SELECT {{key}}, jsonb_agg(jsonb_build_object('signature', signature, 'name', name, 'count', n)
+    SELECT minute, who, jsonb_agg(
+            jsonb_build_object('signature', signature, 'name', name, 'count', n)
             ORDER BY place) FILTER (WHERE place <= {_ERRORS_SHOWN}) AS errors,
         sum(n) FILTER (WHERE place > {_ERRORS_SHOWN}) AS other
-    FROM errors GROUP BY {{key}})
-SELECT * FROM figures
-    LEFT JOIN senders_sketches USING ({{key}})
-    LEFT JOIN price_sketches USING ({{key}})
-    LEFT JOIN lists USING ({{key}})
+    FROM errors GROUP BY minute, who)
+SELECT minute * 60 AS bucket_ts, * FROM figures
+    LEFT JOIN senders_sketches USING (minute, who)
+    LEFT JOIN price_sketches USING (minute, who)
+    LEFT JOIN lists USING (minute, who)
 """
-
-_OF_CHAIN = _FIGURES.format(key="minute", only="")
-_OF_CONTRACTS = _FIGURES.format(key="minute, contract_id", only=" AND contract_id IS NOT NULL")
 
 
 async def compute_minutes(session: AsyncSession, minutes: Sequence[int]) -> None:
@@ -129,27 +141,40 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
         place,
     )
     blocks: dict[int, int] = {minute: count for minute, count in heads}
-    figures = {
-        row["minute"]: row for row in (await session.execute(text(_OF_CHAIN), place)).mappings()
-    }
+    # A busy minute has more senders than the usual memory holds; compiling would take longer than
+    # the work.
+    await session.execute(
+        text("SELECT set_config('work_mem', '32MB', true), set_config('jit', 'off', true)")
+    )
+    dense = len(minutes) == (last - first) // 60 + 1
+    found = await session.execute(
+        text(_FIGURES.format(gaps="" if dense else _GAPS)),
+        {"first": first, "last": last} if dense else place,
+    )
+    figures: dict[int, Mapping[Any, Any]] = {}
+    by_contract: list[Mapping[Any, Any]] = []
+    for row in found.mappings():
+        if row["who"]:
+            by_contract.append(row)
+        else:
+            figures[row["bucket_ts"]] = row
     rows = [
         {"bucket_ts": minute, "block_count": blocks[minute]} | whole(figures.get(minute, {}))
         for minute in minutes
         if minute in blocks
     ]
-    by_contract = (await session.execute(text(_OF_CONTRACTS), place)).mappings().all()
     watched = set(
         await session.scalars(
             text("SELECT id FROM mobs.contracts WHERE id = ANY(:ids) FOR KEY SHARE"),
-            {"ids": list({row["contract_id"] for row in by_contract})},
+            {"ids": list({row["who"] for row in by_contract})},
         )
     )
     names = set(_CONTRACT_TABLE.c.keys())
     contract_rows = [
-        {"contract_id": row["contract_id"], "bucket_ts": row["minute"]}
+        {"contract_id": row["who"], "bucket_ts": row["bucket_ts"]}
         | {name: value for name, value in whole(row).items() if name in names}
         for row in by_contract
-        if row["contract_id"] in watched and row["minute"] in blocks
+        if row["who"] in watched and row["bucket_ts"] in blocks
     ]
     for table in ("metrics_minute", "metrics_minute_contract"):
         await session.execute(
