@@ -12,6 +12,7 @@ from collections import deque
 
 _WATCHED_S = 10.0
 _GROWTH_A_MINUTE = 1.1
+_LONG_MIN = 60.0
 _LEAST_RATE = 1.0
 #: A learned rate that has grown so far above the one that was refused is no limit any more.
 _FREE_AGAIN = 4.0
@@ -42,7 +43,8 @@ class Budget:
         """Return the units a second that may be spent now; None without a limit."""
         learned = self._learned
         if learned is not None:
-            learned *= _GROWTH_A_MINUTE ** ((now - self._learned_at) / 60)
+            minutes = min((now - self._learned_at) / 60, _LONG_MIN)
+            learned *= _GROWTH_A_MINUTE**minutes
             if learned > self._refused_rate * _FREE_AGAIN:
                 learned = self._learned = None
         if learned is None or self._plan is None:

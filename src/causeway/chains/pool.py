@@ -92,7 +92,7 @@ class ProviderPool:
         self.router = Router()
         #: What the endpoints' heads amounted to when they were last compared.
         self.agreement: Agreement | None = None
-        self._clock = clock
+        self.clock = clock
         self._asker = Asker(timeout_s, clock)
         self._disagreeing_since: float | None = None
         self._hedges = _HEDGE_BURST
@@ -213,7 +213,7 @@ class ProviderPool:
         asked = Question.of(calls)
         request = _Request(asked, replies, None)
         # Who is out of favour is asked as well: how else would it be found to be well again.
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         usable = [
             one
             for one in self.endpoints
@@ -264,7 +264,7 @@ class ProviderPool:
 
     def agreed(self, agreement: Agreement) -> None:
         """Note what the endpoints' heads amount to; who is behind or on another fork is known."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         for endpoint in self.endpoints:
             if endpoint.name in agreement.lags:
                 endpoint.lag = agreement.lags[endpoint.name]
@@ -287,7 +287,7 @@ class ProviderPool:
     def disagreeing_s(self) -> float:
         """Return for how long endpoints have contradicted one another; 0 when they do not."""
         since = self._disagreeing_since
-        return 0.0 if since is None else self._clock.monotonic() - since
+        return 0.0 if since is None else self.clock.monotonic() - since
 
     async def send_raw(self, raw_hex: str) -> str:
         """Send a signed transaction to every endpoint at once; return the first accepted hash.
@@ -332,7 +332,7 @@ class ProviderPool:
 
     async def _once(self, request: _Request) -> list[object]:
         """Ask one endpoint one time: the calls change something."""
-        order = self.router.order(self.endpoints, request.asked, self._clock.monotonic())
+        order = self.router.order(self.endpoints, request.asked, self.clock.monotonic())
         if not order:
             raise ProviderUnavailable("every endpoint serves another chain")
         try:
@@ -355,7 +355,7 @@ class ProviderPool:
 
     async def _first_good(self, request: _Request) -> list[object]:
         asked = request.asked
-        order = self.router.order(self.endpoints, asked, self._clock.monotonic())
+        order = self.router.order(self.endpoints, asked, self.clock.monotonic())
         await self._within_budget(order, asked)
         waiting = iter(order)
         running: dict[asyncio.Task[list[object]], tuple[Endpoint, float]] = {}
@@ -367,7 +367,7 @@ class ProviderPool:
             endpoint = next(waiting, None)
             if endpoint is not None:
                 task = asyncio.create_task(self._good(endpoint, request))
-                running[task] = (endpoint, self._clock.monotonic())
+                running[task] = (endpoint, self.clock.monotonic())
             return endpoint is not None
 
         try:
@@ -380,7 +380,7 @@ class ProviderPool:
                 )
                 if not done:
                     may_hedge = False
-                    if start():
+                    if self._hedges >= 1 and start():  # others may have spent it meanwhile
                         self._hedges -= 1
                         _HEDGES.labels(asked.method).inc()
                 for task in done:
@@ -390,7 +390,7 @@ class ProviderPool:
                     except (TransientError, RangeTooLarge, _Lacking) as error:
                         worst = _more_telling(worst, error)
                         continue
-                    now = self._clock.monotonic()
+                    now = self.clock.monotonic()
                     for endpoint, since in running.values():
                         if since <= now:
                             self._asker.slow(endpoint, asked.method, now - since)
@@ -407,7 +407,7 @@ class ProviderPool:
 
     def _patience(self, endpoint: Endpoint, method: str) -> float:
         """Return how long an endpoint may take before another is asked besides, seconds."""
-        usual = endpoint.record(method).latency_s(0.95, self._clock.monotonic())
+        usual = endpoint.record(method).latency_s(0.95, self.clock.monotonic())
         return _HEDGE_UNKNOWN_S if usual is None else max(_HEDGE_LEAST_S, usual)
 
     async def _within_budget(self, order: Sequence[Endpoint], asked: Question) -> None:
@@ -417,18 +417,18 @@ class ProviderPool:
         """
         if not order:
             return
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         waits = [one.budget.wait_s(cost(one, asked.calls), now) for one in order]
         least = min(waits)
         if least > self._asker.timeout_s or all(one.budget.blocked_s(now) for one in order):
             raise RateLimited(f"{order[0].name} asked us to wait", retry_after_s=least)
         if waits[0] and least:
-            await self._clock.sleep(waits[0])
+            await self.clock.sleep(waits[0])
 
     async def _good(self, endpoint: Endpoint, request: _Request) -> list[object]:
         """Return an endpoint's answers, or raise why another one should be asked."""
         asked = request.asked
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         breaker = endpoint.record(asked.method).breaker
         breaker.asking(started)
         try:
@@ -445,7 +445,7 @@ class ProviderPool:
                 self._asker.failed(endpoint, asked.method, failure)
                 self._asker.learn(endpoint, asked.calls, failure)
                 raise
-            self._asker.answered(endpoint, asked.method, self._clock.monotonic() - started)
+            self._asker.answered(endpoint, asked.method, self.clock.monotonic() - started)
         finally:
             breaker.given_up()  # nothing, when the outcome was noted
         return outcomes

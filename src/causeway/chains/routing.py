@@ -69,7 +69,7 @@ class Router:
             usable = [one for one in usable if not self._misleads(one, asked)] or usable
             usable = [one for one in usable if not one.budget.blocked_s(now)] or usable
             scores = {one.name: self.score(one, usable, asked.method, now).points for one in usable}
-            first = self._loyal(usable, scores, asked.method, now)
+            first = self._loyal(endpoints[0].name, usable, scores, asked.method, now)
             usable.sort(
                 key=lambda one: (
                     self._hindrance(one, asked, now),
@@ -123,14 +123,20 @@ class Router:
         return 1 if one.budget.wait_s(cost(one, asked.calls), now) > 0 else 0
 
     def _loyal(
-        self, usable: Sequence[Endpoint], scores: dict[str, float], method: str, now: float
+        self,
+        listed: str,
+        usable: Sequence[Endpoint],
+        scores: dict[str, float],
+        method: str,
+        now: float,
     ) -> str:
-        """Return who is in the first place: who has it, until another is better for a while."""
+        """Return who is in the first place: who has it, until another is better for a while.
+
+        `listed`: who it is at the start; nobody knows better than who wrote the list.
+        """
         best = max(usable, key=lambda one: scores[one.name]).name
-        first = self._first.get(method)
-        if first is None:
-            first = usable[0].name  # nobody knows better than who wrote the list
-        elif first not in scores:
+        first = self._first.get(method, listed)
+        if first not in scores:
             return usable[0].name  # until it may be asked again
         if scores[best] >= scores[first] * _BETTER and best != first:
             challenger, since = self._challenger.get(method, (best, now))

@@ -15,6 +15,7 @@ from causeway.base.settings import KernelSettings, Settings, load
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
+from causeway.chains.report import show
 from causeway.indexing.indexer import Indexer
 from causeway.pipelines.bells import Bells
 from causeway.relayer.lane import RelayerSettings
@@ -163,6 +164,7 @@ async def _chain(stack: AsyncExitStack, config: ChainConfig) -> EvmChain:
     ]
     pool = ProviderPool(endpoints, timeout_s=config.timeout_s)
     stack.push_async_callback(pool.close)
+    show(pool)
     chain = EvmChain(config.name, config.chain_id, pool)
     chain.feeds = tuple(
         HeadFeed(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import CausewayError, ProviderUnavailable
 from causeway.chains.endpoint import Endpoint
 from causeway.chains.errors import BlockUnknown, RpcError
@@ -27,15 +26,14 @@ _COMPARABLE = 64
 class AgreedHeads:
     """Compares the heads of a pool's endpoints."""
 
-    def __init__(self, pool: ProviderPool, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, pool: ProviderPool) -> None:
         self._pool = pool
-        self._clock = clock
         self._compared_at = float("-inf")
 
     def due(self) -> bool:
         """Say whether there are several endpoints and it is time to compare them."""
         usable = sum(one.right_chain is not False for one in self._pool.endpoints)
-        return usable > 1 and self._clock.monotonic() - self._compared_at >= _EVERY_S
+        return usable > 1 and self._pool.clock.monotonic() - self._compared_at >= _EVERY_S
 
     async def agreed(self, calls: Sequence[Call], latest: int) -> list[WireBlock | None]:
         """Return the answers to these header calls of the endpoint whose head is agreed on.
@@ -59,11 +57,11 @@ class AgreedHeads:
         found = agree(heads, trusted=trusted)
         found = await self._further_apart(found, heads, trusted)
         self._pool.agreed(found)
-        self._compared_at = self._clock.monotonic()
+        self._compared_at = self._pool.clock.monotonic()
         return headers_in(calls, said[found.named_by])
 
     def _saw(self, endpoint: Endpoint, head: Block) -> None:
-        endpoint.head, endpoint.head_at = head, self._clock.monotonic()
+        endpoint.head, endpoint.head_at = head, self._pool.clock.monotonic()
 
     async def _further_apart(
         self, found: Agreement, heads: dict[str, Block], trusted: str
