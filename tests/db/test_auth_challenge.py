@@ -1,9 +1,8 @@
-"""Challenges and OAuth states that count once, whoever comes how often at the same time."""
+"""Challenges that count once, whoever comes how often at the same time."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,10 +13,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 from sqlalchemy import text
 
-from causeway.auth import oauth_state
 from causeway.auth.challenge import Accepted, Challenge, Challenges, sha256_uri
 from causeway.base.clock import iso
-from causeway.base.errors import NotAuthenticated, ProviderUnavailable, SignatureInvalid
+from causeway.base.errors import ProviderUnavailable, SignatureInvalid
 from causeway.store.engine import Database
 
 T = TypeVar("T")
@@ -254,58 +252,12 @@ async def test_a_text_with_a_time_of_its_own_is_held_to_it(challenges: Challenge
     await check(challenges, message.replace(expiry, f"{expiry}\nNot Before: {past}"))
 
 
-async def test_old_challenges_and_states_do_not_pile_up(
-    database: Database, challenges: Challenges
-) -> None:
+async def test_old_challenges_do_not_pile_up(database: Database, challenges: Challenges) -> None:
     for _ in range(3):
         await challenges.issue(ACTION, WALLET.address, "Set the prompt.")
-        await oauth_state.start(database, "glisk.x", WALLET.address)
     async with database.transaction() as session:
-        for table in ("auth_challenges", "auth_oauth_states"):
-            await session.execute(
-                text(f"UPDATE causeway.{table} SET expires_at = now() - interval '2 hours'")
-            )
+        await session.execute(
+            text("UPDATE causeway.auth_challenges SET expires_at = now() - interval '2 hours'")
+        )
     await challenges.issue(ACTION, WALLET.address, "Set the prompt.")
-    await oauth_state.start(database, "glisk.x", WALLET.address)
     assert await count(database, "auth_challenges") == 1
-    assert await count(database, "auth_oauth_states") == 1
-
-
-async def test_an_oauth_state_is_taken_back_once(database: Database) -> None:
-    started = await oauth_state.start(database, "glisk.x", WALLET.address)
-    assert started.code_challenge_method == "S256"
-
-    results = await outcomes(
-        [oauth_state.consume(database, "glisk.x", started.state) for _ in range(20)]
-    )
-    (returned,) = [r for r in results if isinstance(r, oauth_state.Returned)]
-    assert sum(isinstance(r, NotAuthenticated) for r in results) == 19
-    assert returned.subject == WALLET.address
-    digest = hashlib.sha256(returned.verifier.encode()).digest()
-    assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == started.code_challenge
-    assert 43 <= len(returned.verifier) <= 128
-    assert returned.verifier not in repr(returned)
-
-
-async def test_an_oauth_state_is_for_its_action_and_its_time(database: Database) -> None:
-    started = await oauth_state.start(database, "glisk.x", WALLET.address)
-    for action, state in (
-        ("glisk.other", started.state),
-        ("glisk.x", started.state + "x"),
-        ("glisk.x", ""),
-        ("glisk.x", "\ud800\0"),
-    ):
-        with pytest.raises(NotAuthenticated):
-            await oauth_state.consume(database, action, state)
-    assert (await oauth_state.consume(database, "glisk.x", started.state)).subject
-
-    late = await oauth_state.start(database, "glisk.x", WALLET.address, lifetime_s=0)
-    with pytest.raises(NotAuthenticated):
-        await oauth_state.consume(database, "glisk.x", late.state)
-
-
-async def test_the_database_holds_no_state_to_steal(database: Database) -> None:
-    started = await oauth_state.start(database, "glisk.x", WALLET.address)
-    async with database.transaction() as session:
-        rows = await session.execute(text("SELECT * FROM causeway.auth_oauth_states"))
-        assert started.state not in str(rows.all())

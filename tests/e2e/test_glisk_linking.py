@@ -22,13 +22,13 @@ from pydantic import SecretStr
 from causeway.apps.glisk import linking_x
 from causeway.apps.glisk.linking_farcaster import FarcasterLinker, FarcasterRefused
 from causeway.apps.glisk.linking_x import XClient, XLinkFailed, profile_url
-from causeway.auth import oauth_state
 from causeway.auth.eip4361 import SignInText
 from causeway.base.clock import iso
 from causeway.base.errors import ProviderUnavailable
 from causeway.base.http import HttpClient
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
+from causeway.connections import oauth_state
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.server import SandboxServer
 from causeway.store.engine import Database

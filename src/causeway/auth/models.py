@@ -24,17 +24,3 @@ class ChallengeRow(KernelBase):
     issued_at: Mapped[datetime] = mapped_column(Instant)
     expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
     consumed_at: Mapped[datetime | None] = mapped_column(Instant)
-
-
-class OAuthStateRow(KernelBase):
-    """An authorization under way. Deleted by its use."""
-
-    __tablename__ = "auth_oauth_states"
-
-    #: Hex SHA-256 of the state: reading this table gives nobody a state to use.
-    state_sha256: Mapped[str] = mapped_column(Text, primary_key=True)
-    action: Mapped[str] = mapped_column(Text)
-    #: Who it is for, in the app's words (a wallet's address).
-    subject: Mapped[str] = mapped_column(Text)
-    verifier: Mapped[str] = mapped_column(Text)
-    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)

@@ -11,11 +11,11 @@ from causeway.apps.glisk.linking_farcaster import FarcasterRefused
 from causeway.apps.glisk.linking_x import ACTION, XLinkFailed, finish, profile_url
 from causeway.apps.glisk.repositories import GliskUnitOfWork
 from causeway.apps.glisk.units import CHAIN
-from causeway.auth import oauth_state
 from causeway.auth.challenge import Challenges
 from causeway.auth.wallet import Verdict, verify
 from causeway.base.clock import iso
 from causeway.base.errors import ProviderUnavailable, SignatureInvalid
+from causeway.connections import oauth_state
 
 Action = Literal["prompt", "x", "farcaster"]
 

@@ -14,10 +14,10 @@ from urllib.parse import quote, urlencode
 import structlog
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from causeway.auth import oauth_state
-from causeway.auth.oauth_state import Started
 from causeway.base.errors import NotAuthenticated, PermanentError, TransientError
 from causeway.base.http import HttpClient, Response
+from causeway.connections import oauth_state
+from causeway.connections.oauth_state import Started
 from causeway.store.engine import Database
 
 _log = structlog.get_logger(__name__)

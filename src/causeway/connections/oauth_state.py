@@ -20,6 +20,10 @@ from causeway.store.engine import Database
 LIFETIME_S = 300.0
 
 
+class AuthorizationExpired(NotAuthenticated):
+    """This authorization came back too late; start it again."""
+
+
 @dataclass(frozen=True)
 class Started:
     """What goes into the authorization URL."""
@@ -45,13 +49,15 @@ async def start(
     """Begin an authorization of `subject` for `action`; good for `lifetime_s` seconds."""
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     async with database.transaction() as session:
-        # Nobody else clears the table: every start takes some old rows away.
+        # Nobody else clears the table: every start takes some old rows away. For an hour a late
+        # callback is still told that it is late.
         await session.execute(
             text(
                 """
                 DELETE FROM causeway.auth_oauth_states WHERE state_sha256 IN (
                     SELECT state_sha256 FROM causeway.auth_oauth_states
-                    WHERE expires_at < clock_timestamp() LIMIT 20 FOR UPDATE SKIP LOCKED
+                    WHERE expires_at < clock_timestamp() - interval '1 hour'
+                    LIMIT 20 FOR UPDATE SKIP LOCKED
                 )
                 """
             )
@@ -79,8 +85,8 @@ async def start(
 async def consume(database: Database, action: str, state: str) -> Returned:
     """Take back what belongs to `state`; it can never be taken again, by any process.
 
-    Raises `NotAuthenticated` when the state is unknown, was used, has expired, or is for another
-    action (then it is left for its own).
+    Raises `NotAuthenticated` when the state is unknown, was used, or is for another action (then
+    it is left for its own), and `AuthorizationExpired`, one of those, when it came too late.
     """
     async with database.transaction() as session:
         row = (
@@ -89,8 +95,7 @@ async def consume(database: Database, action: str, state: str) -> Returned:
                     """
                     DELETE FROM causeway.auth_oauth_states
                     WHERE state_sha256 = :state AND action = :action
-                        AND expires_at > clock_timestamp()
-                    RETURNING subject, verifier
+                    RETURNING subject, verifier, expires_at > clock_timestamp() AS in_time
                     """
                 ),
                 {"state": _digest(state), "action": action},
@@ -98,6 +103,8 @@ async def consume(database: Database, action: str, state: str) -> Returned:
         ).one_or_none()
     if row is None:
         raise NotAuthenticated("this authorization is unknown, was used or has expired")
+    if not row.in_time:
+        raise AuthorizationExpired
     return Returned(row.subject, row.verifier)
 
 
