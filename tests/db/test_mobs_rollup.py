@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from causeway.apps.mobs import sketches
+from causeway.apps.mobs import partitions, sketches
 from causeway.apps.mobs.rollup import compute_marked, compute_minutes
 from causeway.apps.mobs.scanner import Scanner, mark_dirty
 from causeway.chains.evm.blocks import FullBlock
@@ -283,3 +283,47 @@ async def test_a_watched_contract_has_minutes_of_its_own(database: Database) -> 
             await session.execute(text("UPDATE mobs.txs SET contract_id = NULL"))
             await compute_minutes(session, [NOON])
         assert await rows(database, "SELECT 1 FROM mobs.metrics_minute_contract") == []
+
+
+async def test_what_retention_let_go_leaves_minutes_and_hours_as_they_were(
+    database: Database,
+) -> None:
+    day = NOON // partitions.DAY_S
+    async with scanner(database) as one:
+        blocks = [
+            block(at, NOON + 20 * at, [Sent(nonce=at), Sent(nonce=at + 50, status=at % 2)])
+            for at in range(7)
+        ]
+        await apply(database, one, *blocks)
+        await compute_all(database)
+        minutes = await rows(database, "SELECT * FROM mobs.metrics_minute ORDER BY 1")
+        hours = await rows(database, "SELECT * FROM mobs.metrics_hour ORDER BY 1")
+        assert [int(row["tx_count"]) for row in hours] == [12]
+        # Successful transactions go earlier than failed ones; then a label marks their minute.
+        async with database.transaction() as session:
+            await partitions.drop(session, "txs_ok", day)
+            await mark_dirty(session, [NOON])
+        await compute_all(database)
+        assert await rows(database, "SELECT * FROM mobs.metrics_minute ORDER BY 1") == minutes
+        assert await rows(database, "SELECT count(*) AS n FROM mobs.dirty_minutes") == [{"n": 1}]
+        # The minutes go, their hour stays.
+        async with database.transaction() as session:
+            await partitions.drop(session, "metrics_minute", day)
+            await mark_dirty(session, [NOON, NOON + 60])
+        await compute_all(database)
+        assert await rows(database, "SELECT * FROM mobs.metrics_hour ORDER BY 1") == hours
+
+
+async def test_an_hour_without_all_its_minutes_stays_as_it_was(database: Database) -> None:
+    async with scanner(database) as one:
+        await apply(
+            database, one, *(block(at, NOON + 30 * at, [Sent(nonce=at)]) for at in range(9))
+        )
+        await compute_all(database)
+        async with database.transaction() as session:
+            await session.execute(
+                text("DELETE FROM mobs.metrics_minute WHERE bucket_ts > :noon"), {"noon": NOON}
+            )
+            await mark_dirty(session, [NOON])
+        await compute_all(database)
+        assert await rows(database, "SELECT tx_count FROM mobs.metrics_hour") == [{"tx_count": 8}]

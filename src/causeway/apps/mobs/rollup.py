@@ -32,6 +32,8 @@ _SECONDS = Histogram("causeway_mobs_rollup_seconds", "Time to compute a batch of
 _AT_ONCE = 60
 #: Errors shown by name; the rest are counted together.
 _ERRORS_SHOWN = 5
+#: What a minute counts, together every transaction of its blocks.
+_COUNTED = ("tx_count", "system_tx_count")
 
 _MINUTE_TABLE: Table = MinuteMetrics.__table__  # pyright: ignore[reportAssignmentType]
 _CONTRACT_TABLE: Table = ContractMinute.__table__  # pyright: ignore[reportAssignmentType]
@@ -123,6 +125,8 @@ async def compute_minutes(session: AsyncSession, minutes: Sequence[int]) -> None
     """Compute minutes (Unix seconds of their starts) anew from what is stored.
 
     A minute without any block is unknown and has no row; one with empty blocks has a row of zeros.
+    Where the blocks had more transactions than are stored, retention has let some go: such a minute
+    stays as it was when all of them were there.
     """
     for _, group in itertools.groupby(sorted(set(minutes)), lambda minute: minute // 3600):
         await _compute(session, list(group))
@@ -134,13 +138,16 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
     await partitions.ensure(session, first, last, ("metrics_minute",))
     heads = await session.execute(
         text(
-            "SELECT timestamp - timestamp % 60 AS minute, count(*) FROM mobs.blocks "
-            "WHERE timestamp >= :first AND timestamp < :last + 60 "
+            "SELECT timestamp - timestamp % 60 AS minute, count(*), sum(tx_count) "
+            "FROM mobs.blocks WHERE timestamp >= :first AND timestamp < :last + 60 "
             "AND timestamp - timestamp % 60 = ANY(:minutes) GROUP BY 1"
         ),
         place,
     )
-    blocks: dict[int, int] = {minute: count for minute, count in heads}
+    blocks: dict[int, int] = {}
+    told: dict[int, int] = {}
+    for minute, count, transactions in heads:
+        blocks[minute], told[minute] = count, int(transactions)
     # A busy minute has more senders than the usual memory holds; compiling would take longer than
     # the work.
     await session.execute(
@@ -158,6 +165,11 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
             by_contract.append(row)
         else:
             figures[row["bucket_ts"]] = row
+    kept = {
+        minute: sum(int(figures.get(minute, {}).get(name, 0)) for name in _COUNTED)
+        for minute in blocks
+    }
+    minutes = [one for one in minutes if one not in blocks or kept[one] >= told[one]]
     rows = [
         {"bucket_ts": minute, "block_count": blocks[minute]} | whole(figures.get(minute, {}))
         for minute in minutes
@@ -169,12 +181,12 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
             {"ids": list({row["who"] for row in by_contract})},
         )
     )
-    names = set(_CONTRACT_TABLE.c.keys())
+    names, these = set(_CONTRACT_TABLE.c.keys()), set(minutes)
     contract_rows = [
         {"contract_id": row["who"], "bucket_ts": row["bucket_ts"]}
         | {name: value for name, value in whole(row).items() if name in names}
         for row in by_contract
-        if row["who"] in watched and row["bucket_ts"] in blocks
+        if row["who"] in watched and row["bucket_ts"] in blocks and row["bucket_ts"] in these
     ]
     for table in ("metrics_minute", "metrics_minute_contract"):
         await session.execute(
@@ -254,7 +266,9 @@ async def compute_marked(session: AsyncSession, most: int = _AT_ONCE) -> int:
     minutes = [minute for minute, _ in marked]
     with _SECONDS.time():
         await compute_minutes(session, minutes)
-        await compute_hours(session, {minute - minute % 3600 for minute in minutes})
+        await compute_hours(
+            session, {minute - minute % 3600 for minute in minutes}, computed=minutes
+        )
     await session.execute(
         text(
             "DELETE FROM mobs.dirty_minutes AS d USING unnest(CAST(:minutes AS bigint[]), "
@@ -276,10 +290,36 @@ async def rollup(ctx: MobsContext, lease: Lease) -> None:
             computed = await compute_marked(session)
 
 
-async def compute_hours(session: AsyncSession, hours: Iterable[int]) -> None:
-    """Put hours (Unix seconds of their starts) together from their minutes."""
+async def compute_hours(
+    session: AsyncSession, hours: Iterable[int], *, computed: Sequence[int] = ()
+) -> None:
+    """Put hours (Unix seconds of their starts) together from their minutes.
+
+    An hour of which a minute is not stored any more, though its blocks are, stays as it was.
+    `computed` are minutes computed just now, whose marks are still there.
+    """
     rows: list[dict[str, Any]] = []
     wanted = sorted(hours)
+    gone = set(
+        await session.scalars(
+            text(
+                "SELECT DISTINCT b.hour FROM (SELECT timestamp - timestamp % 3600 AS hour, "
+                "timestamp - timestamp % 60 AS minute FROM mobs.blocks "
+                "WHERE timestamp >= :first AND timestamp < :last + 3600 "
+                "AND timestamp - timestamp % 3600 = ANY(:hours) GROUP BY 1, 2) AS b "
+                "WHERE NOT EXISTS (SELECT FROM mobs.metrics_minute WHERE bucket_ts = b.minute) "
+                "AND (b.minute = ANY(:computed) OR NOT EXISTS "
+                "(SELECT FROM mobs.dirty_minutes WHERE bucket_ts = b.minute))"
+            ),
+            {
+                "hours": wanted,
+                "first": min(wanted, default=0),
+                "last": max(wanted, default=0),
+                "computed": list(computed),
+            },
+        )
+    )
+    wanted = [hour for hour in wanted if hour not in gone]
     for hour in wanted:
         minutes = await session.execute(
             text(
