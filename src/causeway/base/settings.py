@@ -89,6 +89,11 @@ class KernelSettings(Settings):
         validation_alias="CAUSEWAY_DATA_DIR",
         description="where the embedded database and the demo's output live",
     )
+    encryption_keys: SecretList = Field(
+        (),
+        validation_alias="CAUSEWAY_ENCRYPTION_KEYS",
+        description="keys for tokens at rest, the newest first: it encrypts, all of them decrypt",
+    )
     environment: Literal["development", "production"] = Field(
         "development",
         validation_alias=AliasChoices("CAUSEWAY_ENV", "APP_ENV"),
