@@ -21,7 +21,7 @@ INSERT INTO mobs.txs (status, block_timestamp, block_number, tx_index, hash, fro
     to_address, contract_id, value_wei, gas_used, gas_limit, gas_price, total_fee, tx_type, nonce,
     is_system, method_id, method_name, input_head, input_size, error_raw, error_signature,
     error_decoded, error_source, trace_state, has_trace, is_tentative)
-SELECT status, :start + (n * :span / :rows), :number + (n * :blocks / :rows),
+SELECT status, :start + (n * :blocks / :rows) * :span / :blocks, :number + (n * :blocks / :rows),
     (n - (n * :blocks / :rows) * :rows / :blocks)::int,
     sha256(convert_to('tx' || (:offset + n), 'UTF8')),
     substr(sha256(convert_to('a' || sender, 'UTF8')), 1, 20),

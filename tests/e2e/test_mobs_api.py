@@ -10,6 +10,7 @@ from eth_utils.address import to_checksum_address
 from sqlalchemy import text
 
 from causeway.apps.mobs import verification
+from causeway.apps.mobs.rollup import compute_marked
 from causeway.sandbox.anvil import AnvilNode
 from tests.mobs_app import REVERTER, STOPPER, Mobs, error, running_mobs
 
@@ -270,3 +271,39 @@ async def test_nobody_elsewhere_may_change_anything(
         await mobs.post("/alerts", body, 401)
         mobs.http.headers["authorization"] = "Bearer sesame-sesame"
         await mobs.post("/alerts", body)
+
+
+async def test_zero_and_unknown_never_look_alike(
+    database_url: str, anvil: AnvilNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_mobs(
+        database_url, anvil, monkeypatch, WORKER_ENABLED_PIPELINES="block_scanner"
+    ) as mobs:
+        newest = await anvil.rpc("eth_getBlockByNumber", "latest", False)
+        first = (int(newest["timestamp"], 16) // 60 + 2) * 60
+        # A minute with a block, one without any, one that is lost, and what ends the last of them.
+        for at in (first, first + 120, first + 180, first + 240):
+            await anvil.rpc("evm_setNextBlockTimestamp", at)
+            await anvil.rpc("evm_mine")
+        height = await mobs.caught_up()
+
+        async def shown() -> tuple[list[Any], list[str]]:
+            found = await mobs.get("/metrics/overview", start_ts=first, end_ts=first + 240)
+            return found["series"]["block_count"], found["series"]["status"]
+
+        # The chain has passed all of them, but nothing is computed yet.
+        assert await shown() == ([None] * 4, ["missing"] * 4)
+        async with mobs.ctx.database.transaction() as session:
+            await compute_marked(session)
+        assert await shown() == ([1, 0, 1, 1], ["complete"] * 4)
+        async with mobs.ctx.database.transaction() as session:
+            await verification.forget(session, height - 2)
+            await session.execute(
+                text("INSERT INTO mobs.block_holes VALUES (:at, :at, 'lost')"), {"at": height - 2}
+            )
+            await compute_marked(session)
+        # Between the blocks around the hole nothing is known; what is there is only a part.
+        assert await shown() == (
+            [1, None, None, 1],
+            ["partial", "missing", "missing", "complete"],
+        )

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.apps.mobs import sketches
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, reading
-from causeway.apps.mobs.rollup import indexed_through, merge_errors
+from causeway.apps.mobs.coverage import Coverage, covered
+from causeway.apps.mobs.rollup import merge_errors
 from causeway.apps.mobs.units import GWEI
 from causeway.base.errors import PermanentError
 
@@ -48,21 +49,22 @@ async def overview(
     width = SECONDS[resolution]
     start, end = start - start % width, end - end % width
     async with reading(ctx) as session:
-        through = await indexed_through(session)
-        first = await session.scalar(text("SELECT min(bucket_ts) FROM mobs.metrics_hour"))
+        # A contract has minutes only.
+        of_minutes = width == 60 or contract_id is not None
+        coverage = await covered(session, start, end + width, minutes=of_minutes)
         rows = await _rows(session, start, end, width, contract_id)
+    through = coverage.through
     buckets = {int(row["bucket"]): row for row in rows}
     # The last bucket counts only when the chain has gone past its end.
     last = end if through is not None and through >= end + width else end - width
     wanted = list(range(start, last + 1, width))[:MOST_BUCKETS]
-    known_from = None if first is None else int(first)
     return large(
         {
             "period": {"start_ts": start, "end_ts": end, "resolution": resolution},
             "summary": _summary(
                 [buckets[at] for at in wanted if at in buckets], through, resolution
             ),
-            "series": _series(wanted, buckets, through, known_from, width),
+            "series": _series(wanted, buckets, coverage, width),
             "top_errors": _top([buckets[at] for at in wanted if at in buckets]),
             "generated_at": now,
         }
@@ -277,8 +279,7 @@ def _summary(
 def _series(
     wanted: Sequence[int],
     buckets: Mapping[int, Mapping[Any, Any]],
-    through: int | None,
-    known_from: int | None,
+    coverage: Coverage,
     width: int,
 ) -> dict[str, list[Any]]:
     """Return dense series: zero where the chain did nothing, null where it is not known."""
@@ -292,10 +293,9 @@ def _series(
     }
     for at in wanted:
         row = buckets.get(at)
-        covered = through is not None and known_from is not None and at >= known_from
-        over = covered and through is not None and at + width <= through
+        whole = coverage.whole(at, width)
         series["timestamps"].append(at)
-        if row is None and not over:
+        if row is None and not whole:
             for name in series:
                 if name not in ("timestamps", "status"):
                     series[name].append(None)
@@ -314,7 +314,7 @@ def _series(
         series["block_count"].append(None if blocks is None else int(blocks))
         series["gas_used"].append(int(empty.get("gas_used_total", 0)))
         series["unique_senders"].append(int(empty.get("unique_senders", 0)))
-        series["status"].append("complete" if over else "partial")
+        series["status"].append("complete" if whole else "partial")
     return series
 
 
