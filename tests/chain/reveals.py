@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from eth_utils.crypto import keccak
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,6 +30,7 @@ from causeway.relayer.kind import (
     UnitRequest,
 )
 from causeway.relayer.lane import Did, RelayerSettings
+from causeway.relayer.notices import OnNotice
 from causeway.relayer.relayer import Relayer
 from causeway.relayer.views import TransactionView, transactions_of
 from causeway.sandbox.anvil import AnvilNode
@@ -36,6 +38,7 @@ from causeway.sandbox.glisk_chain import GliskContract, artifact
 from causeway.store.engine import Database
 from causeway.store.lease import Lease
 
+KEEPER_ROLE = keccak(text="KEEPER_ROLE")
 ABI = Abi.from_json(artifact("GliskNFT")["abi"])
 CHAIN = "local"
 
@@ -179,6 +182,8 @@ class World:
         self.contract = contract
         self.chain = chain
         self.lease = lease
+        #: One for each account.
+        self.leases = [lease]
         self.relayer = relayer
         self.clock = clock
         self.kind = kind
@@ -194,19 +199,31 @@ class World:
         settings: RelayerSettings | None = None,
         holder: str = "test",
         clock: TestClock | None = None,
+        keepers: int = 1,
+        on_notice: OnNotice | None = None,
         **changes: Any,
     ) -> World:
-        """Make one; `changes` are to the kind."""
+        """Make one with that many accounts that may reveal; `changes` are to the kind."""
         async with database.transaction() as session:
             await session.execute(text(TABLE))
         kind = reveal_kind(contract.address, **changes)
         clock = clock or TestClock()
-        signer = LocalSigner.from_private_key(node.accounts[1].private_key)
+        accounts = [node.accounts[1], *node.accounts[4 : 3 + keepers]]
+        for account in accounts[1:]:
+            await contract.transact(node.accounts[0], "grantRole", KEEPER_ROLE, account.address)
+        signers = [LocalSigner.from_private_key(account.private_key) for account in accounts]
         made = settings or RelayerSettings(lease_s=600)
-        relayer = Relayer(database, chain, signer, [kind], clock=clock, settings=made)
+        relayer = Relayer(
+            database, chain, signers, [kind], clock=clock, settings=made, on_notice=on_notice
+        )
         lease = await relayer.acquire(holder)
         assert lease is not None
-        return cls(database, node, contract, chain, lease, relayer, clock, kind)
+        world = cls(database, node, contract, chain, lease, relayer, clock, kind)
+        for sender in relayer.addresses[1:]:
+            lease = await relayer.acquire(holder, sender)
+            assert lease is not None
+            world.leases.append(lease)
+        return world
 
     async def mint(self, quantity: int) -> None:
         """Mint that many more tokens."""
@@ -220,10 +237,11 @@ class World:
             await self.relayer.file(session, self.kind, [request(i) for i in token_ids], **options)
 
     async def step(self) -> Did:
-        """Take one step that must not fail."""
-        did = await self.relayer.step(self.lease)
-        assert not did.errors, did.errors
-        return did
+        """Take one step with each account, none fails; return the first that moved something."""
+        steps = [await self.relayer.step(lease) for lease in self.leases]
+        errors = [error for did in steps for error in did.errors]
+        assert not errors, errors
+        return next((did for did in steps if did.progress), steps[0])
 
     async def steps(self) -> Did:
         """Take steps until nothing moves; return the last but one."""

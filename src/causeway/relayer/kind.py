@@ -171,6 +171,10 @@ class UnitKind:
     gas_strategy: GasStrategy = "medium"
     #: The estimate is multiplied by this many millionths, rounded down.
     gas_buffer_ppm: int = 1_200_000
+    #: The accounts that may carry it (a contract with one owner); none: all that the relayer has.
+    senders: tuple[str, ...] = ()
+    #: The most that a transaction of this kind may send along, in wei.
+    max_value_wei: int = 0
     #: The most paid per gas, in wei; above it the kind waits. None: no limit.
     max_fee_wei: int | None = None
     #: Unmined for that long: the same nonce again with higher fees; doubled each time.

@@ -23,6 +23,7 @@ from causeway.chains.evm.signer import Signer
 from causeway.chains.protocol import Block, Finality
 from causeway.relayer.fees import PERCENTILES, Quote, suggested_tip
 from causeway.relayer.kind import UnitKind
+from causeway.relayer.notices import OnNotice
 from causeway.store.engine import Database
 from causeway.store.lease import Lease, guard
 
@@ -68,10 +69,14 @@ class RelayerSettings:
     block_part_ppm: int = 900_000
     #: Below this balance there is an alarm.
     balance_warning_wei: int | None = None
+    #: The most one account spends in 24 hours, with the most that what is under way can cost.
+    daily_budget_wei: int | None = None
     #: A kind that waits that long raises an alarm.
     wait_alert_s: float = 600.0
     #: A unit that may not be sent now is looked at again after this.
     recheck_s: float = 2.0
+    #: One account looks at units for as long before another may look at the same ones.
+    claim_s: float = 10.0
     #: How often a spent nonce without a receipt of ours is seen before it counts as lost.
     lost_sightings: int = 3
     #: Blocks that make a thing final on a chain that does not tell.
@@ -108,6 +113,9 @@ class Lane:
     kinds: Mapping[tuple[str, str], UnitKind]
     clock: Clock
     settings: RelayerSettings
+    #: The other accounts of the same relayer: who else may carry its units.
+    siblings: tuple[str, ...] = ()
+    on_notice: OnNotice | None = None
     memory: Memory = field(default_factory=Memory)
 
     @property
@@ -130,6 +138,15 @@ class Lane:
         if found is None:
             raise Bug(f"the relayer of {self.chain.name} was not given the kind {app}.{name}")
         return found
+
+    def carries(self, kind: UnitKind) -> bool:
+        """Return whether this account may carry units of a kind."""
+        return not kind.senders or self.sender.lower() in {s.lower() for s in kind.senders}
+
+    def shares(self, kind: UnitKind) -> bool:
+        """Return whether another account may carry units of a kind as well."""
+        others = {sender.lower() for sender in self.siblings}
+        return bool(others & {s.lower() for s in kind.senders} if kind.senders else others)
 
     @asynccontextmanager
     async def commit(self, lease: Lease) -> AsyncGenerator[AsyncSession]:

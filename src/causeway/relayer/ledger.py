@@ -192,11 +192,17 @@ async def ensure_account(session: AsyncSession, lane: Lane, mined: int) -> None:
     )
 
 
-async def next_nonce(session: AsyncSession, lane: Lane, floor: int) -> int:
-    """Return the nonce after our highest one, at least `floor`; there is no other counter."""
+async def next_nonce(
+    session: AsyncSession, lane: Lane, floor: int, sender: str | None = None
+) -> int:
+    """Return the nonce after our highest one, at least `floor`; there is no other counter.
+
+    `sender` asks for another account on the lane's chain.
+    """
     highest = await session.scalar(
         select(func.max(TransactionRow.nonce)).where(
-            TransactionRow.chain_id == lane.chain.chain_id, TransactionRow.sender == lane.sender
+            TransactionRow.chain_id == lane.chain.chain_id,
+            TransactionRow.sender == (sender or lane.sender),
         )
     )
     return max(floor, 0 if highest is None else highest + 1)

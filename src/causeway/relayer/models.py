@@ -5,6 +5,7 @@ relayer_units ──(tx_id, and relayer_transaction_units as history)── rela
                                                                     ├─ relayer_receipts
                                                                     └─ relayer_events
 relayer_accounts   who signs, in which mode
+relayer_pauses     what an operator has stopped: an account, an app, a chain, or all
 relayer_waits      kinds that wait for something outside, and since when
 """
 
@@ -50,7 +51,8 @@ TRANSACTION_STATES = (
     "dropped",
 )
 ATTEMPT_STATES = ("signed", "sent", "rejected", "mined")
-MODES = ("run", "no-new", "no-sign", "hold:funds")
+MODES = ("run", "no-new", "no-sign", "hold:funds", "hold:budget")
+PAUSE_MODES = ("no-new", "no-sign", "cancel-open")
 
 
 class Wei(TypeDecorator[int]):
@@ -118,6 +120,9 @@ class UnitRow(KernelBase):
     reverts: Mapped[int] = mapped_column(Integer)
     #: Somebody does not want it any more, but a signed transaction carries it.
     withdraw_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: The account that looks at it now, so that another one looks at others; it binds nobody.
+    claimed_by: Mapped[str | None] = mapped_column(Text)
+    claimed_until: Mapped[datetime | None] = mapped_column(Instant)
     requested_by: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
     updated_at: Mapped[datetime] = mapped_column(Instant)
@@ -139,6 +144,13 @@ class TransactionRow(KernelBase):
             "sender",
             "nonce",
             postgresql_where=text("final_at IS NULL AND nonce IS NOT NULL"),
+        ),
+        Index(
+            "ix_relayer_transactions_mined_at",
+            "chain_id",
+            "sender",
+            "mined_at",
+            postgresql_where=text("mined_at IS NOT NULL"),
         ),
     )
 
@@ -251,7 +263,9 @@ class AccountRow(KernelBase):
     nonce_floor: Mapped[int] = mapped_column(BigInteger)
     nonce_mined: Mapped[int] = mapped_column(BigInteger)
     balance_wei: Mapped[int | None] = mapped_column(Wei)
-    #: What it must hold for the hold on it to end.
+    #: Since when it holds less than its warning; None while it has enough.
+    low_since: Mapped[datetime | None] = mapped_column(Instant)
+    #: What it must hold for the hold on it to end, or may spend for the one on its budget to end.
     needed_wei: Mapped[int | None] = mapped_column(Wei)
     base_fee_wei: Mapped[int | None] = mapped_column(Wei)
     #: Base fee plus our tip: what a transaction pays per gas now.
@@ -259,6 +273,25 @@ class AccountRow(KernelBase):
     #: The fence of the lease under which it was last written to.
     fence: Mapped[int] = mapped_column(BigInteger)
     checked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class PauseRow(KernelBase):
+    """What an operator has stopped: where a column is empty, any app, chain or account."""
+
+    __tablename__ = "relayer_pauses"
+    __table_args__ = (
+        _one_of("mode", PAUSE_MODES),
+        UniqueConstraint("app", "chain_id", "sender", postgresql_nulls_not_distinct=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    app: Mapped[str | None] = mapped_column(Text)
+    chain_id: Mapped[int | None] = mapped_column(BigInteger)
+    sender: Mapped[str | None] = mapped_column(Text)
+    mode: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    paused_by: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(Instant)
 
 
 class WaitRow(KernelBase):

@@ -16,13 +16,14 @@ from causeway.base.errors import PermanentError, TransactionReverted
 from causeway.base.faults import fault_point
 from causeway.base.ids import uuid7
 from causeway.chains.errors import RpcError
-from causeway.relayer import account, ledger
+from causeway.relayer import account, claims, ledger
 from causeway.relayer.batching import Fitted, TooMuchGas, fit
 from causeway.relayer.fees import MILLION, gas_limit, starting_fees
 from causeway.relayer.judging import Verdict, carry_out, judge
 from causeway.relayer.kind import Call, Unit, UnitKind
 from causeway.relayer.lane import Did, Lane, Sight
 from causeway.relayer.models import TransactionRow, TransactionUnitRow, UnitRow
+from causeway.relayer.pauses import gate, hold_still
 from causeway.store.lease import Lease
 
 #: Simulations that name a unit which its kind says is not done: then it fails.
@@ -48,6 +49,26 @@ async def plan(lane: Lane, sight: Sight, lease: Lease, kind: UnitKind, did: Did)
         if not await _may_plan(session, lane, kind, waiting=waiting):
             return
         units = await _due(session, lane, kind)
+    if not lane.shares(kind):
+        await _plan(lane, sight, lease, kind, units, did, waiting=waiting)
+        return
+    try:
+        if not units or await claims.others_are_sound(lane):
+            await _plan(lane, sight, lease, kind, units, did, waiting=waiting)
+    finally:
+        await claims.give_back(lane, units)
+
+
+async def _plan(
+    lane: Lane,
+    sight: Sight,
+    lease: Lease,
+    kind: UnitKind,
+    units: Sequence[Unit],
+    did: Did,
+    *,
+    waiting: bool,
+) -> None:
     if not units:
         if waiting:
             await account.end_wait(lane, lease, kind)
@@ -90,7 +111,7 @@ def gwei(amount_wei: int) -> str:
 
 async def _may_plan(session: AsyncSession, lane: Lane, kind: UnitKind, *, waiting: bool) -> bool:
     row = await ledger.account(session, lane)
-    if row is None or row.mode != "run":
+    if row is None or not (await gate(session, row, kind.app)).may_plan:
         return False
     if waiting and not lane.turn(f"wait:{kind.label}", lane.settings.hold_check_s):
         return False
@@ -120,17 +141,23 @@ async def _due(session: AsyncSession, lane: Lane, kind: UnitKind) -> list[Unit]:
             UnitRow.app == kind.app,
             UnitRow.kind == kind.name,
             UnitRow.ready_at <= lane.now(),
+            *(claims.free(lane) if lane.shares(kind) else ()),
         )
         .order_by(UnitRow.priority.desc(), UnitRow.ready_at, UnitRow.created_at, UnitRow.id)
     )
+    if lane.shares(kind):
+        due = due.with_for_update(skip_locked=True)
     first = await session.scalar(due.limit(1))
     if first is None:
         return []
     if first.reverts > 1:  # twice in a batch that was reverted: alone from now on
-        return [ledger.unit_of(first)]
-    size = min(kind.max_batch, lane.memory.fitting.get(kind.label, kind.max_batch))
-    together = UnitRow.batch_id.is_not_distinct_from(first.batch_id)
-    rows = await session.scalars(due.where(together, UnitRow.reverts <= 1).limit(size))
+        rows = [first]
+    else:
+        size = min(kind.max_batch, lane.memory.fitting.get(kind.label, kind.max_batch))
+        together = UnitRow.batch_id.is_not_distinct_from(first.batch_id)
+        rows = list(await session.scalars(due.where(together, UnitRow.reverts <= 1).limit(size)))
+    if lane.shares(kind):
+        claims.claim(lane, rows)
     return [ledger.unit_of(row) for row in rows]
 
 
@@ -141,6 +168,9 @@ async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit], most: in
         except PermanentError as error:
             # As good as a revert: the batch is split until the unit to blame is alone.
             raise TransactionReverted(f"it cannot be encoded: {error}") from error
+        if call.value > kind.max_value_wei:
+            most = account.ether(kind.max_value_wei)
+            raise TransactionReverted(f"it sends {account.ether(call.value)}, allowed is {most}")
         try:
             return await lane.chain.estimate_gas(lane.sender, call.to, call.data, call.value)
         except TransactionReverted as error:
@@ -219,12 +249,13 @@ async def _bind(
 ) -> None:
     now = lane.now()
     async with lane.commit(lease) as session:
+        await hold_still(session)
         row = await ledger.account(session, lane, lock=True)
         rows = await ledger.locked_units(session, [unit.id for unit in units], "pending")
         changed = any(
             unit.id not in rows or dict(unit.payload) != rows[unit.id].payload for unit in units
         )
-        if row is None or row.mode != "run" or changed:
+        if row is None or changed or not (await gate(session, row, kind.app)).may_plan:
             return  # withdrawn, renewed or switched off meanwhile: plan anew
         tx = TransactionRow(
             id=uuid7(),
@@ -256,6 +287,7 @@ async def _bind(
         for unit in units:
             rows[unit.id].state = "bound"
             rows[unit.id].tx_id = tx.id
+            rows[unit.id].claimed_by = rows[unit.id].claimed_until = None
             rows[unit.id].updated_at = now
         ledger.record(session, tx, now, "planned", units=len(units), gas_limit=limit)
     fault_point("relayer.planned")

@@ -38,7 +38,7 @@ async def check_nonces(lane: Lane, sight: Sight, lease: Lease) -> AccountRow:
                 f"nonces {expected} to {sight.mined - 1} of {lane.sender} were spent without this "
                 "relayer: another program uses the key, or the database was restored"
             )
-            account.switch(lane, locked, "no-sign", reason)
+            await account.switch(session, lane, locked, "no-sign", reason)
         return locked
 
 
@@ -67,7 +67,7 @@ async def recover(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
         if row is None or row.mode != "no-sign" or row.mode_by != account.KERNEL:
             return
         row.nonce_floor = max(row.nonce_floor, sight.mined)
-        account.switch(lane, row, "run", None)
+        await account.switch(session, lane, row, "run", None)
 
 
 async def _drop_plans(lane: Lane, lease: Lease, did: Did) -> None:

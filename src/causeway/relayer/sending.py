@@ -29,6 +29,7 @@ from causeway.relayer import account, ledger
 from causeway.relayer.fees import doubled
 from causeway.relayer.lane import Did, Lane, Sight, alarm
 from causeway.relayer.ledger import Held
+from causeway.relayer.pauses import gate
 from causeway.store.lease import Lease
 
 _log = structlog.get_logger(__name__)
@@ -64,9 +65,11 @@ async def send_due(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
     async with lane.database.transaction() as session:
         waiting = await ledger.held(session, lane, "signed", "sent")
         row = await ledger.account(session, lane)
-    stopped = row is None or row.mode == "no-sign"
+        if row is None:
+            return
+        gates = {app: await gate(session, row, app) for app in {one.tx.app for one in waiting}}
     for one in waiting:
-        if stopped and one.last.sends == 0 and not one.last.is_cancel:
+        if gates[one.tx.app].is_stopped and one.last.sends == 0 and not one.last.is_cancel:
             return  # never sent as far as we know: it stays here until signing is allowed again
         if not _is_due(lane, one) and not await _is_gone(lane, one):
             if one.last.sent_at is None and one.tx.state == "signed":
@@ -125,7 +128,7 @@ async def _send(lane: Lane, sight: Sight, lease: Lease, one: Held, did: Did) -> 
         elif answer == "rival":
             await _stop_for_rival(lane, lease, one)
         elif answer == "funds":
-            await account.check_funds(lane, lease, 0)
+            await account.check_means(lane, lease, 0)
         elif answer == "gap":
             # An earlier one may be gone there: look at once.
             lane.memory.presence = dict.fromkeys(lane.memory.presence, float("-inf"))
@@ -182,6 +185,6 @@ async def _stop_for_rival(lane: Lane, lease: Lease, one: Held) -> None:
     """Somebody else's transaction waits at our nonce: sign nothing until it is decided."""
     async with lane.commit(lease) as session:
         row = await ledger.account(session, lane, lock=True)
-        if row is not None and row.mode in ("run", "no-new", "hold:funds"):
+        if row is not None and row.mode != "no-sign":
             reason = f"another program uses this key: it has a transaction at nonce {one.nonce}"
-            account.switch(lane, row, "no-sign", reason)
+            await account.switch(session, lane, row, "no-sign", reason)

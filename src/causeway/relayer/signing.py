@@ -16,7 +16,7 @@ from causeway.base.faults import fault_point
 from causeway.chains.errors import IntrinsicGasTooLow
 from causeway.chains.evm.abi import Abi
 from causeway.chains.evm.signer import SignedTransaction
-from causeway.relayer import account, ledger
+from causeway.relayer import account, budget, ledger
 from causeway.relayer.fees import (
     Fees,
     Quote,
@@ -31,6 +31,7 @@ from causeway.relayer.kind import Call, UnitKind
 from causeway.relayer.lane import Did, Lane, Sight, alarm
 from causeway.relayer.ledger import Held
 from causeway.relayer.models import AccountRow, AttemptRow, TransactionRow
+from causeway.relayer.pauses import gate, hold_still
 from causeway.relayer.planning import gwei
 from causeway.store.lease import Lease
 
@@ -63,9 +64,11 @@ async def sign(lane: Lane, sight: Sight, lease: Lease, planned: TransactionRow, 
         if row is None or len(open_ones) >= lane.settings.in_flight_max:
             return
         nonce = await ledger.next_nonce(session, lane, max(sight.mined, row.nonce_floor))
-    if row.mode not in ("run", "no-new", "hold:funds"):
+        now_open = await gate(session, row, planned.app)
+    if not (now_open.may_sign or now_open.is_hold):
+        await _leave(lane, lease, kind, planned.id, str(now_open), did)
         return
-    if row.mode == "hold:funds" and not lane.turn("funds", lane.settings.hold_check_s):
+    if now_open.is_hold and not lane.turn("funds", lane.settings.hold_check_s):
         return
     quote = await sight.quote(kind)
     ceiling = lane.ceiling(kind)
@@ -77,8 +80,9 @@ async def sign(lane: Lane, sight: Sight, lease: Lease, planned: TransactionRow, 
         return
     data_fee = await _data_fee(lane, planned.calldata)
     cost = planned.gas_limit * fees.cap_wei + planned.value + (data_fee or 0)
-    if not await account.check_funds(lane, lease, cost):
-        await _say(lane, lease, planned.id, "the account cannot pay for it")
+    short = await account.check_means(lane, lease, cost)
+    if short is not None:
+        await _leave(lane, lease, kind, planned.id, short, did)
         return
     now = lane.now()
     if now - planned.created_at > timedelta(seconds=lane.settings.plan_valid_s):
@@ -92,10 +96,11 @@ async def sign(lane: Lane, sight: Sight, lease: Lease, planned: TransactionRow, 
     signed = await _signature(lane, nonce, call, planned.gas_limit, fees)
     fault_point("relayer.signed_unsaved")
     async with lane.commit(lease) as session:
+        await hold_still(session)
         row = await ledger.account(session, lane, lock=True)
         tx = await ledger.locked(session, planned.id, "planned")
-        if tx is None or row is None or row.mode not in ("run", "no-new"):
-            return
+        if tx is None or row is None or not (await gate(session, row, tx.app)).may_sign:
+            return  # the signature never left
         if row.fence > lease.fence:
             raise LeaseLost(f"{lane.lease_name} was held by another since")
         if nonce != await ledger.next_nonce(session, lane, max(sight.mined, row.nonce_floor)):
@@ -132,8 +137,8 @@ async def outbid(lane: Lane, sight: Sight, lease: Lease, lowest: Held, did: Did)
         return
     async with lane.database.transaction() as session:
         row = await ledger.account(session, lane)
-    if row is None or not _may_outbid(row, cancel=cancel):
-        return
+        if row is None or not await _may_outbid(session, row, lowest.tx.app, cancel=cancel):
+            return
     highest = Fees(
         max(one.tip_wei for one in lowest.attempts), max(one.cap_wei for one in lowest.attempts)
     )
@@ -155,8 +160,15 @@ async def outbid(lane: Lane, sight: Sight, lease: Lease, lowest: Held, did: Did)
     signed = await _signature(lane, lowest.nonce, call, limit, fees)
     fault_point("relayer.signed_unsaved")
     async with lane.commit(lease) as session:
+        await hold_still(session)
+        row = await ledger.account(session, lane, lock=True)
         tx = await ledger.locked(session, lowest.tx.id, "signed", "sent")
-        if tx is None:
+        if tx is None or row is None:
+            return
+        if not await _may_outbid(session, row, tx.app, cancel=cancel):
+            return
+        if not cancel and not await _budget_allows(session, lane, lowest, limit * fees.cap_wei):
+            ledger.wait_for(session, tx, lane.now(), "the day's budget allows no higher fees")
             return
         n = len(lowest.attempts) + 1
         _attempt(session, lane, tx, n, signed, fees, limit, is_cancel=cancel)
@@ -177,13 +189,35 @@ async def outbid(lane: Lane, sight: Sight, lease: Lease, lowest: Held, did: Did)
     did.bumped += 1
 
 
-def _may_outbid(row: AccountRow, *, cancel: bool) -> bool:
-    """Return whether the account's mode allows another signature for a nonce already taken."""
-    if row.mode == "no-sign":
-        # An operator who stops everything may still cancel; after nonces were spent without us
-        # nothing at all is signed.
-        return cancel and row.mode_by != account.KERNEL
-    return cancel or row.mode != "hold:funds"
+async def _may_outbid(session: AsyncSession, row: AccountRow, app: str, *, cancel: bool) -> bool:
+    """Return whether another signature for a nonce already taken is allowed."""
+    if row.mode == "no-sign" and row.mode_by == account.KERNEL:
+        return False  # after nonces were spent without us nothing at all is signed
+    # An operator who stops everything may still cancel.
+    return cancel or (await gate(session, row, app)).may_sign
+
+
+async def _budget_allows(session: AsyncSession, lane: Lane, one: Held, cost_wei: int) -> bool:
+    """Return whether the day's budget has room for what a higher offer may cost more."""
+    most = lane.settings.daily_budget_wei
+    if most is None:
+        return True
+    before = max(attempt.gas_limit * attempt.cap_wei for attempt in one.attempts)
+    return await budget.used_wei(session, lane) + max(0, cost_wei - before) <= most
+
+
+async def _leave(
+    lane: Lane, lease: Lease, kind: UnitKind, tx_id: UUID, reason: str, did: Did
+) -> None:
+    """Say why a planned transaction is not signed; drop it when another account can carry it."""
+    if not lane.shares(kind):
+        await _say(lane, lease, tx_id, reason)
+        return
+    async with lane.commit(lease) as session:
+        tx = await ledger.locked(session, tx_id, "planned")
+        if tx is not None:
+            await drop(session, tx, lane.now(), f"left to another account: {reason}")
+            did.dropped += 1
 
 
 def _why(lane: Lane, kind: UnitKind, lowest: Held, quote: Quote) -> str | None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from causeway.base.errors import LeaseLost, TransientError
 from causeway.relayer import account, ledger
+from causeway.relayer.cancelling import cancel_open
 from causeway.relayer.ended import watch_ended
 from causeway.relayer.lane import Did, Lane, Sight, alarm
 from causeway.relayer.models import TransactionRow, UnitRow
@@ -30,7 +31,9 @@ from causeway.relayer.watching import watch_mined, watch_unmined
 from causeway.store.lease import Lease
 
 _log = structlog.get_logger(__name__)
-_OPEN = Gauge("causeway_relayer_open", "Transactions that are not final", ["chain", "state"])
+_OPEN = Gauge(
+    "causeway_relayer_open", "Transactions that are not final", ["chain", "sender", "state"]
+)
 _PENDING = Gauge("causeway_relayer_pending_units", "Units that wait for a plan", ["kind"])
 
 _STATES = ("planned", "signed", "sent", "mined")
@@ -62,11 +65,13 @@ async def step(lane: Lane, lease: Lease) -> Did:
     if row.mode == "no-sign" and row.mode_by == account.KERNEL:
         async with _isolated(did):
             await recover(lane, sight, lease, did)
+    async with _isolated(did):
+        await cancel_open(lane, lease, did)
     await _outbid(lane, sight, lease, did)
     await _sign(lane, sight, lease, did)
     async with _isolated(did):
         await send_due(lane, sight, lease, did)
-    for kind in lane.kinds.values():
+    for kind in filter(lane.carries, lane.kinds.values()):
         async with _isolated(did):
             await plan(lane, sight, lease, kind, did)
     return did
@@ -121,12 +126,12 @@ async def _has_work(lane: Lane) -> bool:
             .limit(1)
         )
     for state in _STATES:
-        _OPEN.labels(lane.chain.name, state).set(by_state.get(state, 0))
+        _OPEN.labels(lane.chain.name, lane.sender, state).set(by_state.get(state, 0))
     due = 0
     for key, kind in lane.kinds.items():
         of_kind = by_kind.get(key, (0, 0))
         _PENDING.labels(kind.label).set(of_kind[0])
-        due += of_kind[1]
+        due += of_kind[1] if lane.carries(kind) else 0
     held_up = row is not None and row.mode_by == account.KERNEL
     return bool(by_state or due or held_up or reviewing)
 

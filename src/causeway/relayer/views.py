@@ -132,6 +132,8 @@ class AccountView:
     mode_by: str | None
     mode_since: datetime
     balance_wei: int | None
+    #: Since when it holds less than its warning.
+    low_since: datetime | None
     needed_wei: int | None
     base_fee_wei: int | None
     gas_price_wei: int | None
