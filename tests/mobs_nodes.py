@@ -27,6 +27,8 @@ class Node:
     traces: str = "real"
     url: str = ""
     calls: list[str] = field(default_factory=list[str])
+    #: Blocks asked for, by number or tag.
+    tags: list[str] = field(default_factory=list[str])
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def block(self, number: int, *, whole: bool) -> dict[str, Any] | None:
@@ -59,10 +61,14 @@ class Node:
                 result = hex(self.height)
             case "eth_getBlockByNumber":
                 tag = params[0]
-                number = self.height if not tag.startswith("0x") else int(tag, 16)
+                self.tags.append(tag)
+                depth = {"safe": 10, "finalized": 20}.get(tag, 0)
+                number = self.height - depth if not tag.startswith("0x") else int(tag, 16)
                 result = self.block(number, whole=params[1])
             case "eth_getBlockReceipts" | "debug_traceBlockByNumber":
                 result = [{}]
+            case "eth_syncing":
+                result = False
             case "eth_getBalance":
                 result = "0x0"
             case "debug_traceTransaction" if self.traces == "real":

@@ -206,10 +206,16 @@ async def test_a_struct_log_is_no_trace_and_a_dead_node_is_asked_again_later(
             assert await step(ctx)
         assert (await failures(database))[0]["trace_state"] == "failed"
         assert not await step(ctx)
-        # Somebody wants to know: it goes before all others, and now it works.
+        # Somebody wants to know: it goes before all others. A probe found that it works now.
         proxy.lies.clear()
-        ctx.services.untraceable_until = 0.0
         async with database.transaction() as session:
+            await session.execute(
+                text(
+                    "INSERT INTO mobs.rpc_endpoints (name, url, url_sha256, supports_traces, "
+                    "capabilities) VALUES ('a', 'u', '\\x00', true, jsonb_build_object("
+                    "'checked_at', extract(epoch FROM now())::bigint + 1))"
+                )
+            )
             assert await request(session, (await failures(database))[0]["hash"])
             assert not await request(session, b"\1" * 32)
         await explain_all(ctx)

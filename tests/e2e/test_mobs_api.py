@@ -307,3 +307,37 @@ async def test_zero_and_unknown_never_look_alike(
             [1, None, None, 1],
             ["partial", "missing", "missing", "complete"],
         )
+
+
+async def test_what_was_passed_over_is_explained_on_demand_and_the_chains_own_is_hidden(
+    database_url: str, anvil: AnvilNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_mobs(database_url, anvil, monkeypatch, TRACE_QUEUE_SIZE="0") as mobs:
+        reverter = await mobs.deploy(REVERTER)
+        good = await mobs.send(anvil.accounts[1].address)
+        bad = await mobs.send(reverter, error("no way"))
+        await mobs.caught_up()
+        shown = (await mobs.get(f"/txs/{bad}"))["transaction"]["error"]
+        assert (shown["trace_state"], shown["decoded"]) == ("skipped", None)
+        assert await mobs.post(f"/txs/{bad}/trace", None) == {"trace_state": "queued"}
+        assert (await mobs.explained(bad))["transaction"]["error"]["decoded"] == "no way"
+        problem = await mobs.post(f"/txs/{good}/trace", None, 409)
+        assert "did not fail" in problem["detail"]
+        await mobs.post(f"/txs/0x{'12' * 32}/trace", None, 404)
+
+        async with mobs.ctx.database.transaction() as session:
+            await session.execute(
+                text("UPDATE mobs.txs SET is_system = true WHERE hash = :hash"),
+                {"hash": bytes.fromhex(good[2:])},
+            )
+        page = await mobs.get("/txs", status="success")
+        assert good not in {one["hash"] for one in page["transactions"]}
+        assert page["pagination"]["total"] == len(page["transactions"])
+        page = await mobs.get("/txs", status="success", include_system=True)
+        assert good in {one["hash"] for one in page["transactions"]}
+        assert page["pagination"]["total"] == len(page["transactions"])
+        for page in (
+            await mobs.get("/txs", q=good[:20]),
+            await mobs.get("/txs", address=anvil.accounts[1].address),
+        ):
+            assert [one["hash"] for one in page["transactions"]] == [good]

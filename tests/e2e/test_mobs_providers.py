@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from causeway.apps.mobs.capabilities import recheck
 from causeway.apps.mobs.probing import round_of_probes
 from causeway.store.engine import Database
 from tests.mobs_alerts import Story, story
@@ -141,6 +142,27 @@ async def test_who_asks_to_wait_is_left_alone_so_long(database: Database) -> Non
         tale.clock.at += 8
         await round_of_probes(tale.ctx)
         assert await found(tale, "last_error") == [None, None]
+
+
+async def test_safe_and_final_blocks_are_asked_for_with_every_tenth_probe(
+    database: Database,
+) -> None:
+    async with watched(database, "well") as (tale, (node,)):
+        for _ in range(11):
+            tale.clock.at += 30
+            await round_of_probes(tale.ctx)
+        assert [node.tags.count(tag) for tag in ("latest", "safe", "finalized")] == [11, 2, 2]
+        assert node.calls.count("eth_syncing") == 2
+        (known,) = await found(tale, "capabilities")
+        assert (known["safe_block"], known["finalized_block"]) == (990, 980)
+        assert known["safe"] is True
+        assert known["syncing"] is False
+        # What it can do was tried once, until somebody finds that it does not do it.
+        assert node.calls.count("eth_getBlockReceipts") == 1
+        async with tale.ctx.database.transaction() as session:
+            await recheck(session)
+        await round_of_probes(tale.ctx)
+        assert node.calls.count("eth_getBlockReceipts") == 2
 
 
 async def test_what_it_can_do_is_found_by_doing_it(database: Database) -> None:

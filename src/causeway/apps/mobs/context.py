@@ -30,8 +30,12 @@ class Services:
     watched: Watched = field(default_factory=Watched)
     #: Traces taken lately, monotonic seconds.
     traced_at: list[float] = field(default_factory=list[float])
-    #: Nobody offers traces; asked again after this, monotonic seconds.
+    #: Nobody offers traces; asked again after this, monotonic seconds, and at once when a probe
+    #: made after the second, Unix seconds, found somebody who does.
     untraceable_until: float = 0.0
+    untraceable_since: int = 0
+    #: When this process began to work, Unix seconds.
+    started_at: int | None = None
 
 
 MobsContext = Context[MobsSettings, Services]

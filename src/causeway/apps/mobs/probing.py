@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs import partitions
-from causeway.apps.mobs.capabilities import block_at, capabilities
+from causeway.apps.mobs.capabilities import block_at, capabilities, settled_blocks
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.providers import Provider, arrange, known, merge
 from causeway.apps.mobs.scanner import note
@@ -40,6 +40,8 @@ _LAG = Gauge("causeway_mobs_provider_lag_blocks", "Blocks behind the others", ["
 FORK_DEPTH = 64
 #: What a provider can do is asked again after this, seconds.
 CAPABILITIES_S = 600
+#: Its safe and final blocks are asked for with every so many probes.
+SETTLED_EVERY = 10
 #: A head older than so many block times, and than so many seconds, is stale.
 STALE_BLOCKS = 30
 STALE_S = 120
@@ -59,12 +61,22 @@ class Probe:
     #: Hash of the common old block.
     old_hash: str | None = None
     capabilities: dict[str, Any] = field(default_factory=dict[str, Any])
+    #: Whether all of what it can do was tried.
+    checked: bool = False
     pool: ProviderPool | None = None
 
     @property
     def height(self) -> int | None:
         """The newest block it has."""
         return int(self.head.number, 16) if self.head and self.head.number else None
+
+
+#: How the kernel's kinds of failure are counted here, where that differs.
+_CODES = {
+    "no_json": "invalid_json",
+    "another_shape": "invalid_response",
+    "transport": "connect",
+}
 
 
 def code_of(error: BaseException) -> str:
@@ -75,27 +87,22 @@ def code_of(error: BaseException) -> str:
         return "rate_limited"
     if isinstance(error, RpcError):
         return f"rpc_{error.code}"
-    said = str(error)
-    if "did not answer" in said:
-        return "timeout"
-    if "HTTP " in said:
-        status = said.partition("HTTP ")[2][:3]
-        return "invalid_json" if status.startswith("2") else f"http_{status}"
-    if "cannot be reached" in said:
-        return "tls" if "certificate" in said.lower() or "ssl" in said.lower() else "connect"
-    if "no JSON" in said or "no usable answer" in said:
-        return "invalid_json"
-    if "another shape" in said or "serves chain" in said:
-        return "wrong_chain" if "serves chain" in said else "invalid_response"
-    return "invalid_response"
+    kind = str(error.context.get("kind", "")) if isinstance(error, CausewayError) else ""
+    return _CODES.get(kind, kind) or "invalid_response"
 
 
 async def ask(
-    provider: Provider, timeout_s: float, *, deep: bool, opened: list[ProviderPool]
+    provider: Provider,
+    timeout_s: float,
+    *,
+    deep: bool,
+    opened: list[ProviderPool],
+    settled: bool = False,
 ) -> Probe:
-    """Ask one provider for its chain and its head; with `deep` also what it can do.
+    """Ask one provider for its chain and its head.
 
-    Its connection is added to `opened`, for the caller to close.
+    With `deep` also what it can do, with `settled` what it calls safe and final, and whether it is
+    still reading the chain itself. Its connection is added to `opened`, for the caller to close.
     """
     made = Probe(provider)
     pool = ProviderPool([Endpoint(SecretUrl(provider.url), provider.name)], timeout_s=timeout_s)
@@ -115,12 +122,16 @@ async def ask(
         made.error, made.wait_s = "rate_limited", error.retry_after_s or 0.0
     except (CausewayError, TimeoutError, ValueError) as error:
         made.error = code_of(error)
-    if made.error is None and deep:
+    if made.error is None and (deep or settled):
         try:
             async with asyncio.timeout(timeout_s * 2):
-                made.capabilities = await capabilities(pool, made.height or 0)
+                found = await settled_blocks(pool) if settled or deep else {}
+                if deep:
+                    found |= await capabilities(pool, made.height or 0)
+                    made.checked = True
+                made.capabilities = found
         except (CausewayError, TimeoutError, ValueError):
-            made.capabilities = {}
+            made.capabilities, made.checked = {}, False
     return made
 
 
@@ -138,12 +149,14 @@ async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list
         if int(provider.row["capabilities"].get("not_before", 0)) > now:
             return None  # it asked us to wait
         checked = int(provider.row["capabilities"].get("checked_at", 0))
+        probes = int(provider.row["capabilities"].get("probes", 0))
         async with gate:
             return await ask(
                 provider,
                 settings.rpc_timeout_default,
                 deep=now - checked > CAPABILITIES_S if deep is None else deep,
                 opened=pools,
+                settled=probes % SETTLED_EVERY == 0,
             )
 
     try:
@@ -266,7 +279,8 @@ async def _keep(
     ).decode()
     known_before: dict[str, Any] = dict(row["capabilities"])
     merged = known_before | probe.capabilities
-    if probe.capabilities:
+    merged["probes"] = int(known_before.get("probes", 0)) + 1
+    if probe.checked:
         merged["checked_at"] = now
     merged["not_before"] = now + min(600, int(probe.wait_s)) if limited else 0
     await session.execute(

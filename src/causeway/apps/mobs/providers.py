@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs.capabilities import METHODS
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.base.errors import Conflict, InvalidInput, NotFound
 from causeway.chains.endpoint import Endpoint, SecretUrl
@@ -154,5 +155,11 @@ def arrange(ctx: MobsContext, providers: list[Provider]) -> None:
     usable = [one for one in providers if not one.row["quarantined"]]
     ranks = {"healthy": 0, "degraded": 1, "unhealthy": 2}
     usable.sort(key=lambda one: (ranks[one.row["status"]], -one.row["score"], one.row["priority"]))
-    if usable:
-        pool.arrange([Endpoint(SecretUrl(one.url), one.name) for one in usable])
+    if not usable:
+        return
+    pool.arrange([Endpoint(SecretUrl(one.url), one.name) for one in usable])
+    by_url = {SecretUrl(one.url): one for one in usable}
+    for endpoint in pool.endpoints:
+        for name, method in METHODS.items():
+            if by_url[endpoint.url].row["capabilities"].get(name):
+                endpoint.lacks.pop(method, None)  # it did not offer it once, and does now

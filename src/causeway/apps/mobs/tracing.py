@@ -7,8 +7,10 @@ and marked as that.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from prometheus_client import Counter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs.capabilities import recheck, traces_since
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.decoding import Decoded, Decoder, clean
 from causeway.apps.mobs.frames import Reason, explain, shape
@@ -29,6 +32,7 @@ from causeway.base.errors import (
     CausewayError,
     ChainBehind,
     PermanentError,
+    ProviderUnavailable,
     TransactionReverted,
     TransientError,
 )
@@ -45,7 +49,6 @@ _EXPLAINED = Counter(
     "causeway_mobs_failures_explained_total", "Failed transactions looked into", ["how"]
 )
 
-ATTEMPTS = 3
 #: Where a block has more failures than this it is traced whole.
 _ONE_BY_ONE = 3
 #: How long nobody is asked for traces again once nobody offers them, seconds.
@@ -170,13 +173,15 @@ async def step(ctx: MobsContext, lease: Lease | None = None) -> bool:
         return False
     async with ctx.database.sessions() as session:
         failures, block = await _next(session)
+        may_trace = ctx.clock.monotonic() >= services.untraceable_until or await traces_since(
+            session, services.untraceable_since
+        )
     if not failures:
         return False
     services.traced_at.append(ctx.clock.monotonic())
     chain = ctx.chains[CHAIN]
-    may_trace = ctx.clock.monotonic() >= services.untraceable_until
     if len(failures) > _ONE_BY_ONE and may_trace:
-        trees = await _whole_block(chain, block, failures)
+        trees = await _whole_block(chain, block, failures, settings.rpc_timeout_trace)
         if trees is not None:
             for failure in failures:
                 tree = trees[failure.index]
@@ -220,14 +225,25 @@ async def _next(session: AsyncSession) -> tuple[list[Failure], Mapping[Any, Any]
     return failures, rows[0] if rows else {}
 
 
+@asynccontextmanager
+async def _limited(seconds: float) -> AsyncGenerator[None]:
+    """Give up after so long, for now."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ProviderUnavailable(f"no trace within {seconds:g} s (RPC_TIMEOUT_TRACE)") from None
+
+
 async def _whole_block(
-    chain: EvmChain, block: Mapping[Any, Any], failures: Sequence[Failure]
+    chain: EvmChain, block: Mapping[Any, Any], failures: Sequence[Failure], limit_s: float
 ) -> dict[int, Frame] | None:
     """Return the call trees of a block's failures by index; None where that is not to be had."""
     try:
-        trees = await trace_block(
-            chain, "0x" + bytes(block["block_hash"]).hex(), int(block["tx_count"])
-        )
+        async with _limited(limit_s):
+            trees = await trace_block(
+                chain, "0x" + bytes(block["block_hash"]).hex(), int(block["tx_count"])
+            )
     except (CausewayError, RecursionError) as error:
         log.info("block_not_traced", block=block["block_number"], reason=str(error)[:200])
         return None
@@ -245,26 +261,36 @@ async def one(ctx: MobsContext, failure: Failure, *, may_trace: bool = True) -> 
     chain, decoder = ctx.chains[CHAIN], ctx.services.watched.decoder
     tree: Frame | None = None
     state = "unsupported"
+    limit_s = ctx.settings.rpc_timeout_trace
     try:
         if may_trace:
             try:
-                tree = await trace(chain, failure.hexed)
+                async with _limited(limit_s):
+                    tree = await trace(chain, failure.hexed)
                 if tree.error is None:
                     raise ChainBehind("the trace is of a transaction that did not fail")
                 state = "done"
             except NotOffered:
-                ctx.services.untraceable_until = ctx.clock.monotonic() + _UNTRACEABLE_S
+                await _untraceable(ctx)
             except Unreadable:
                 state = "failed"
-        reason = (
-            explain(tree, decoder)
-            if tree is not None
-            else await replay(chain, failure.hexed, failure.number, decoder)
-        )
+        if tree is not None:
+            reason = explain(tree, decoder)
+        else:
+            async with _limited(limit_s):
+                reason = await replay(chain, failure.hexed, failure.number, decoder)
     except (TransientError, RpcError) as error:
         await _later(ctx, failure, error.message)
         return
     await _done(ctx, failure, tree, reason, state)
+
+
+async def _untraceable(ctx: MobsContext) -> None:
+    """Nobody traces: leave it for a while, unless a probe finds that somebody does again."""
+    ctx.services.untraceable_until = ctx.clock.monotonic() + _UNTRACEABLE_S
+    ctx.services.untraceable_since = int(ctx.clock.now().timestamp())
+    async with ctx.database.transaction() as session:
+        await recheck(session)
 
 
 async def _done(
@@ -322,10 +348,10 @@ async def _write(
 
 
 async def _later(ctx: MobsContext, failure: Failure, why: str) -> None:
-    """Try again after a while, three times in all."""
+    """Try again after a while, as often as is configured."""
     attempts = failure.attempts + 1
     async with ctx.database.transaction() as session:
-        if attempts < ATTEMPTS:
+        if attempts < ctx.settings.max_retries:
             wait_s = round(ctx.settings.backoff_base**attempts)
             await session.execute(
                 text(
@@ -359,13 +385,16 @@ async def _dequeue(session: AsyncSession, failure: Failure) -> None:
 
 
 async def _shed(session: AsyncSession, most: int) -> int:
-    """Mark what is over the queue's size as skipped; return how many wait."""
+    """Mark what is over the queue's size as skipped; return how many wait.
+
+    What somebody asked for stays.
+    """
     over: Sequence[Any] = (
         await session.execute(
             text(
                 "DELETE FROM mobs.trace_queue WHERE (block_number, tx_index) IN (SELECT "
-                "block_number, tx_index FROM mobs.trace_queue ORDER BY priority, "
-                "block_number DESC, tx_index OFFSET :most) "
+                "block_number, tx_index FROM mobs.trace_queue WHERE priority >= 0 "
+                "ORDER BY priority, block_number DESC, tx_index OFFSET :most) "
                 "RETURNING block_number, tx_index, block_timestamp"
             ),
             {"most": most},

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.apps.mobs import pages
+from causeway.apps.mobs import pages, totals, tracing
 from causeway.apps.mobs.answers import large
-from causeway.apps.mobs.context import Ctx, MobsContext, reading
+from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.packing import unpack
 from causeway.apps.mobs.units import gwei, hexed, native
-from causeway.base.errors import NotFound
+from causeway.base.errors import Conflict, NotFound
 
 router = APIRouter(tags=["transactions"])
+Admin = Depends(admin_only)
 
 Sort = Literal["time_desc", "time_asc", "gas_desc"]
 Hash = Annotated[str, Path(pattern=r"^0[xX][0-9a-fA-F]{64}$")]
@@ -62,8 +63,12 @@ async def transaction_list(
     sort: Sort = "time_desc",
     method_id: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{8}$")] = None,
     q: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{4,64}$")] = None,
+    include_system: bool = False,
 ) -> Response:
-    """List transactions; `next_cursor` continues where the page ends, at the same price."""
+    """List transactions; `next_cursor` continues where the page ends, at the same price.
+
+    Those the chain itself makes are left out unless asked for, by flag, address or hash.
+    """
     now = int(ctx.clock.now().timestamp())
     applied = {
         "status": status,
@@ -73,15 +78,19 @@ async def transaction_list(
         "end_ts": end_ts,
         "error_signature": None if error_signature is None else error_signature.lower(),
     }
-    bound = applied | {"sort": sort, "method_id": method_id, "q": q}
+    system = include_system or address is not None or q is not None
+    bound = applied | {"sort": sort, "method_id": method_id, "q": q, "system": system}
     after = None if cursor is None else pages.decode(cursor, bound)
     since = now - 86_400 if start_ts is None else start_ts
     if after is not None:
         since = after.since
-    question = _question(applied | {"method_id": method_id, "q": q}, since)
+    question = _question(applied | {"method_id": method_id, "q": q, "system": system}, since)
     async with reading(ctx) as session:
         rows = await _page(session, question, sort, after, limit + 1)
-        total, exact = await _total(session, question, status, since, end_ts)
+        total, exact = await _total(session, question)
+        if total is None:
+            until = 2**62 if end_ts is None else end_ts
+            total = await totals.by_time(session, status, since, until, system=system)
     more = len(rows) > limit
     rows = rows[:limit]
     next_cursor = None
@@ -116,6 +125,8 @@ def _question(asked: dict[str, Any], since: int) -> _Question:
         question.add("block_timestamp <= :until", narrow=False, until=asked["end_ts"])
     if asked["status"] != "all":
         question.add("status = :status", narrow=False, status=int(asked["status"] == "success"))
+    if not asked["system"]:
+        question.add("NOT is_system", narrow=False)
     if asked["contract_id"] is not None:
         question.add("contract_id = :contract_id", contract_id=asked["contract_id"])
     if asked["error_signature"] is not None:
@@ -202,12 +213,10 @@ async def _page(
     return [{str(k): v for k, v in row.items()} for row in rows.mappings()]
 
 
-async def _total(
-    session: AsyncSession, question: _Question, status: str, since: int, until: int | None
-) -> tuple[int, bool]:
-    """Return how many there are: from the minutes, or counted up to a bound."""
+async def _total(session: AsyncSession, question: _Question) -> tuple[int | None, bool]:
+    """Return how many there are, counted up to a bound; None where time and status decide alone."""
     if not question.narrow:
-        return await _total_by_minutes(session, status, since, until)
+        return None, True
     where = question.where
     if "{address}" in where:
         # Who takes part twice is counted once by the first part that fits.
@@ -220,49 +229,6 @@ async def _total(
         or 0
     )
     return (count, True) if count <= COUNTED else (COUNTED, False)
-
-
-async def _total_by_minutes(
-    session: AsyncSession, status: str, since: int, until: int | None
-) -> tuple[int, bool]:
-    """Return the count of a range of time: whole minutes that are known, and the edges counted."""
-    of_minute = {
-        "all": "tx_count + system_tx_count",
-        "failed": "tx_failed_count",
-        "success": "tx_count + system_tx_count - tx_failed_count",
-    }[status]
-    end = until if until is not None else 2**62
-    first = -(-since // 60) * 60
-    known = await session.scalar(
-        text(
-            "SELECT coalesce(least((SELECT min(bucket_ts) FROM mobs.dirty_minutes "
-            "WHERE bucket_ts >= :first), (SELECT max(bucket_ts) + 60 FROM mobs.metrics_minute)), 0)"
-        ),
-        {"first": first},
-    )
-    last = max(first, min(int(known or 0), (end + 1) // 60 * 60))
-    # Whole hours are one row each; the minutes at both ends are added.
-    first_hour, last_hour = -(-first // 3600) * 3600, last // 3600 * 3600
-    wanted = "" if status == "all" else f" AND status = {int(status == 'success')}"
-    count = await session.scalar(
-        text(
-            f"SELECT coalesce((SELECT sum({of_minute}) FROM mobs.metrics_minute "
-            "WHERE bucket_ts >= :first AND bucket_ts < :last), 0) + "
-            "(SELECT count(*) FROM mobs.txs WHERE block_timestamp >= :since "
-            f"AND block_timestamp < :first AND block_timestamp <= :end{wanted}) + "
-            "(SELECT count(*) FROM mobs.txs WHERE block_timestamp >= :last "
-            f"AND block_timestamp <= :end{wanted})"
-        ),
-        {
-            "first": first,
-            "last": last,
-            "since": since,
-            "end": end,
-            "first_hour": first_hour,
-            "last_hour": last_hour,
-        },
-    )
-    return int(count or 0), True
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
@@ -341,6 +307,21 @@ async def transaction(ctx: Ctx, tx_hash: Hash) -> dict[str, Any]:
 
 def _explorer(ctx: MobsContext, tx_hash: str) -> str:
     return f"{ctx.settings.explorer_url.rstrip('/')}/tx/{tx_hash.lower()}"
+
+
+@router.post("/txs/{tx_hash}/trace", dependencies=[Admin])
+async def transaction_trace(ctx: Ctx, tx_hash: Hash) -> dict[str, Any]:
+    """Have it found out, before all others, why a failed transaction failed."""
+    wanted = _bytes(tx_hash.lower())
+    async with ctx.database.transaction() as session:
+        if not await tracing.request(session, wanted):
+            status = await session.scalar(
+                text("SELECT status FROM mobs.txs WHERE hash = :hash LIMIT 1"), {"hash": wanted}
+            )
+            if status is None:
+                raise NotFound(await _why_not(session, tx_hash, wanted))
+            raise Conflict(f"transaction {tx_hash.lower()} did not fail")
+    return {"trace_state": "queued"}
 
 
 async def _why_not(session: AsyncSession, shown: str, wanted: bytes) -> str:
