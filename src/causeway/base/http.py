@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
 
@@ -42,8 +42,8 @@ class Response:
 
     service: str
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def ok(self) -> bool:
@@ -103,10 +103,12 @@ class HttpClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        judged: bool = True,
     ) -> Response:
         """Ask and return the answer. `path` is below the base address, or an address of its own.
 
-        Raises `RateLimited` for 429, `ProviderUnavailable` for what else is transient.
+        Raises `RateLimited` for 429, `ProviderUnavailable` for what else is transient; with
+        `judged` false every answer is the caller's to judge, and only none at all is an error.
         """
         url = path if "://" in path else f"{self.base_url}{path}"
         given: dict[str, str] = dict(headers or {})
@@ -133,7 +135,8 @@ class HttpClient:
             except httpx2.HTTPError as error:
                 raise self._away("broke the connection", error) from None
             REQUESTS.labels(self.name, str(response.status)).inc()
-            self._judge(response)
+            if judged:
+                self._judge(response)
             return response
         raise AssertionError("unreachable")
 
