@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import text
 
-from bench.mobs_rows import fill_contracts, fill_day, fill_samples
+from bench.mobs_rows import fill_contracts, fill_day, fill_rules, fill_samples
 from causeway.apps.mobs import pages, partitions
 from causeway.apps.mobs.partitions import DAY_S
 from causeway.apps.mobs.rollup import compute_hours, compute_minutes
@@ -73,6 +73,7 @@ async def _fill(installation: Installation, now: int) -> None:
     database = installation.database
     await fill_contracts(database)
     await fill_samples(database, now)
+    await fill_rules(database, now)
     today = now // DAY_S
     number = 1_000_000
     with Progress(console=_err) as progress:
@@ -142,6 +143,7 @@ async def _queries(installation: Installation, stack: AsyncExitStack, now: int) 
         "sort": "time_desc",
         "method_id": None,
         "q": None,
+        "system": False,
     }
     cursor = pages.encode(pages.Place(deep[0], deep[1], deep[2], month), asked)
     since = {"start_ts": month}
@@ -154,6 +156,12 @@ async def _queries(installation: Installation, stack: AsyncExitStack, now: int) 
         "/txs by contract": ("/txs", since | {"contract_id": 3}),
         "/txs by error": ("/txs", since | {"error_signature": signature}),
         "/txs by fee": ("/txs", since | {"sort": "gas_desc"}),
+        "/txs by method": ("/txs", since | {"method_id": "0xa9059cbb"}),
+        "/txs no such method": ("/txs", since | {"method_id": "0x00000001"}),
+        "/txs by start of a hash": ("/txs", since | {"q": tx_hash[:14]}),
+        "/txs by start of an address": ("/txs", since | {"q": sender[:14]}),
+        "/txs failed of an address": ("/txs", since | {"status": "failed", "address": sender}),
+        "/txs of a rare address": ("/txs", since | {"address": "0x" + "12" * 20}),
         "/txs/{hash}": (f"/txs/{tx_hash}", {}),
         "/metrics/overview 24 h": (
             "/metrics/overview",

@@ -14,6 +14,10 @@ from causeway.store.engine import Database
 #: Of ten thousand transactions so many fail; and of a hundred so many call one of the contracts.
 FAILED_OF_10000 = 500
 CONTRACTS = 50
+#: Contracts that are watched, those with transactions first.
+WATCHED = 5000
+RULES = 500
+EVENTS_OF_RULE = 20
 ACCOUNTS = 200_000
 
 _TXS = """
@@ -79,7 +83,7 @@ async def fill_day(
 
 
 async def fill_contracts(database: Database) -> None:
-    """Make the watched contracts, whose ids are 1 to their number."""
+    """Make the watched contracts, whose ids are 1 to their number; the first ones are called."""
     async with database.transaction() as session:
         await session.execute(
             text(
@@ -87,7 +91,7 @@ async def fill_contracts(database: Database) -> None:
                 "SELECT n + 1, substr(sha256(convert_to('c' || n, 'UTF8')), 1, 20), "
                 "'contract ' || n, 'done' FROM generate_series(0, :count - 1) AS n"
             ),
-            {"count": CONTRACTS},
+            {"count": WATCHED},
         )
 
 
@@ -111,4 +115,37 @@ async def fill_samples(database: Database, now: int, providers: int = 3) -> None
                 "generate_series(CAST(:start AS bigint), CAST(:now AS bigint), 30) AS at"
             ),
             {"start": now - 7 * DAY_S + 60, "now": now},
+        )
+
+
+async def fill_rules(database: Database, now: int) -> None:
+    """Make alert rules, some firing, each with events of the last weeks."""
+    async with database.transaction() as session:
+        values = {"rules": RULES, "events": EVENTS_OF_RULE, "now": now}
+        await session.execute(
+            text(
+                "INSERT INTO mobs.alerts (id, name, alert_type, threshold, last_eval_at) "
+                "OVERRIDING SYSTEM VALUE SELECT n, 'rule ' || n, 'failure_rate', 5, :now "
+                "FROM generate_series(1, :rules) AS n"
+            ),
+            {"rules": RULES, "now": now},
+        )
+        await session.execute(
+            text(
+                "INSERT INTO mobs.alert_states (alert_id, state, since) SELECT n, "
+                "CASE WHEN n % 10 = 0 THEN 'firing' ELSE 'inactive' END, :now "
+                "FROM generate_series(1, :rules) AS n"
+            ),
+            {"rules": RULES, "now": now},
+        )
+        await session.execute(
+            text(
+                "INSERT INTO mobs.alert_events (alert_id, episode_id, kind, triggered_at, "
+                "severity, value_observed, threshold, resolved_at, context) SELECT rule, "
+                "rule * 1000 + n, 'firing', :now - n * 40000 - rule, 'warning', 7.5, 5, "
+                "CASE WHEN n > 1 THEN :now - n * 40000 END, "
+                '\'{"transactions": 100, "failed": 7, "evidence": []}\' '
+                "FROM generate_series(1, :rules) AS rule, generate_series(1, :events) AS n"
+            ),
+            values,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import structlog
 from sqlalchemy import text
 
-from causeway.apps.mobs import partitions, scanner
+from causeway.apps.mobs import holes, partitions, scanner
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.labels import label
 from causeway.apps.mobs.partitions import DAY_S
@@ -16,17 +18,24 @@ from causeway.store.lease import Lease
 log = structlog.get_logger(__name__)
 
 _DAYS_AHEAD = 7
+#: Rows deleted in one transaction.
+_AT_ONCE = 5000
+#: Days whose blocks came within this are still being loaded, seconds.
+_LOADING_S = 3600
 
 
 async def beat(ctx: MobsContext, lease: Lease) -> None:
     """Show that a worker is there, settle blocks, and label what new contracts bring."""
     now = int(ctx.clock.now().timestamp())
+    if ctx.services.started_at is None:
+        ctx.services.started_at = now
     async with ctx.database.transaction() as session:
         await note(
             session,
             "heartbeat",
             {
                 "worker_id": ctx.settings.worker_id or lease.holder,
+                "started_at": ctx.services.started_at,
                 "last_beat": now,
             },
         )
@@ -66,12 +75,19 @@ async def retain_now(ctx: MobsContext) -> None:
             await partitions.drop(session, table, day)
         log.info("day_dropped", table=table, day=partitions.day_name(day))
     await _rows(ctx, now)
+    async with ctx.database.transaction() as session:
+        await holes.find(session)
 
 
 async def too_old(ctx: MobsContext) -> list[tuple[str, int]]:
-    """Return the days of tables that retention lets go; never one with a minute still marked."""
+    """Return the days of tables that retention lets go.
+
+    Never one with a minute still marked, nor one whose blocks came in the last hour: a range that
+    is being loaded from history would lose what its minutes are computed from.
+    """
     settings = ctx.settings
-    today = int(ctx.clock.now().timestamp()) // DAY_S
+    now = int(ctx.clock.now().timestamp())
+    today = now // DAY_S
     kept = {
         "txs_ok": settings.retention_success_days,
         "txs_failed": settings.retention_failed_days,
@@ -84,46 +100,66 @@ async def too_old(ctx: MobsContext) -> list[tuple[str, int]]:
     }
     found: list[tuple[str, int]] = []
     async with ctx.database.sessions() as session:
-        dirty = set(
-            await session.scalars(text("SELECT DISTINCT bucket_ts / 86400 FROM mobs.dirty_minutes"))
+        busy = set(
+            await session.scalars(
+                text(
+                    "SELECT bucket_ts / 86400 FROM mobs.dirty_minutes UNION "
+                    "SELECT timestamp / 86400 FROM mobs.blocks "
+                    "WHERE timestamp < :today AND indexed_at > :lately"
+                ),
+                {"today": today * DAY_S, "lately": now - _LOADING_S},
+            )
         )
         for table, days in kept.items():
             if days:
                 found += [
                     (table, day)
                     for day in await partitions.days_of(session, table)
-                    if day < today - days and day not in dirty
+                    if day < today - days and day not in busy
                 ]
     return found
 
 
+#: Tables that have no days: the column of time, the setting, and what else must be true.
+_UNDATED: Mapping[str, tuple[str, str, str]] = {
+    "metrics_hour": ("bucket_ts", "retention_hours_days", ""),
+    "metrics_minute_contract": (
+        "bucket_ts",
+        "retention_minutes_days",
+        " AND bucket_ts NOT IN (SELECT bucket_ts FROM mobs.dirty_minutes)",
+    ),
+    "alert_events": ("triggered_at", "retention_events_days", " AND resolved_at IS NOT NULL"),
+    "notifications": ("created_at", "retention_events_days", " AND state <> 'waiting'"),
+    "silences": ("ends_at", "retention_events_days", ""),
+    "lies": ("detected_at", "retention_reorgs_days", ""),
+    "reorgs": ("detected_at", "retention_reorgs_days", ""),
+}
+
+
 async def _rows(ctx: MobsContext, now: int) -> None:
-    """Delete old rows of the tables that have no days."""
-    settings = ctx.settings
-    old = {
-        "mobs.metrics_hour": ("bucket_ts", settings.retention_hours_days, ""),
-        "mobs.metrics_minute_contract": ("bucket_ts", settings.retention_minutes_days, ""),
-        "mobs.alert_events": (
-            "triggered_at",
-            settings.retention_events_days,
-            " AND resolved_at IS NOT NULL",
-        ),
-        "mobs.reorgs": ("detected_at", settings.retention_reorgs_days, ""),
-    }
-    async with ctx.database.transaction() as session:
-        for table, (column, days, more) in old.items():
-            if days:
-                await session.execute(
-                    text(f"DELETE FROM {table} WHERE {column} < :before{more}"),
-                    {"before": now - days * DAY_S},
+    """Delete old rows of the tables that have no days, some at a time."""
+    for table, (column, setting, more) in _UNDATED.items():
+        days = int(getattr(ctx.settings, setting))
+        gone = _AT_ONCE if days else 0
+        while gone == _AT_ONCE:
+            async with ctx.database.transaction() as session:
+                found = await session.scalars(
+                    text(
+                        f"DELETE FROM mobs.{table} WHERE ctid IN (SELECT ctid FROM mobs.{table} "
+                        f"WHERE {column} < :before{more} LIMIT :most) RETURNING 1"
+                    ),
+                    {"before": now - days * DAY_S, "most": _AT_ONCE},
                 )
-        if settings.retention_traces_newest:
+                gone = len(found.all())
+    newest = ctx.settings.retention_traces_newest
+    if newest:
+        async with ctx.database.transaction() as session:
             await session.execute(
                 text(
                     "DELETE FROM mobs.tx_traces WHERE (block_timestamp, block_number, tx_index) < "
                     "(SELECT block_timestamp, block_number, tx_index FROM mobs.tx_traces ORDER BY "
                     "block_timestamp DESC, block_number DESC, tx_index DESC "
-                    "OFFSET :newest LIMIT 1)"
+                    "OFFSET :most LIMIT 1)"
                 ),
-                {"newest": settings.retention_traces_newest},
+                {"most": newest - 1},
             )
