@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from sqlalchemy import Table, text
@@ -24,7 +24,7 @@ from causeway.indexing.reading import ChainMoved, Stretch, follows
 from causeway.indexing.rows import Rows
 from causeway.indexing.source import Fact, Handler, RowHandler, Source
 from causeway.indexing.span import Span
-from causeway.indexing.tables import TableWriter
+from causeway.indexing.tables import Encoded, TableWriter
 
 _log = structlog.get_logger(__name__)
 
@@ -50,12 +50,23 @@ class Events:
     """The events of a stretch: facts for handlers, in chain order, and columns for tables."""
 
     facts: list[tuple[Kind, Fact]] = field(default_factory=list["tuple[Kind, Fact]"])
-    #: For each table the columns to write.
-    columns: list[tuple[TableWriter, list[Sequence[Any]]]] = field(
-        default_factory=list[tuple[TableWriter, list[Sequence[Any]]]]
+    #: For each table the rows to write.
+    rows: list[tuple[TableWriter, Encoded]] = field(
+        default_factory=list[tuple[TableWriter, Encoded]]
     )
     #: Contracts that factories made.
     children: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    #: How many facts that is, by name.
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A range that was read and, where that needs nothing else, what its logs mean."""
+
+    found: LogRange
+    #: Worked out while earlier ranges are being written; None: not yet.
+    events: Events | None = None
 
 
 class EventReading:
@@ -76,9 +87,9 @@ class EventReading:
         self._family = None if source.factory is None else Family(source)
         self._derived = frozenset(source.derived)
         self._rows = Rows(source.owned)
-        self._ahead = ReadAhead[LogRange](
+        self._ahead = ReadAhead[Read](
             self._range,
-            lambda found: sum(map(len, found.logs.values())),
+            lambda read: sum(map(len, read.found.logs.values())),
             Span(max_range, _FIRST_SPAN),
             1,
         )
@@ -102,32 +113,39 @@ class EventReading:
 
     async def final(self, after: Block, up_to: int) -> Stretch[Events]:
         """Read blocks above `after` up to `up_to` or fewer, all of them final."""
-        found = await self._ahead.next(after.number + 1, up_to)
+        read = await self._ahead.next(after.number + 1, up_to)
+        found, events = read.found, read.events
         last = found.headers[max(found.headers)]
         if self._every_header:
             follows(after, list(found.headers.values()))
-        blocks = await self._blocks(found)
-        return self._stretch(found, blocks, (last,), replaceable=False)
+        if events is None:
+            events = self._events(found, await self._blocks(found))
+        return Stretch(last, (last,), events, events.counts, replaceable=False)
 
     async def tip(self, after: Block, head: Block) -> Stretch[Events]:
         """Read blocks above `after` up to the head or fewer; they may still be replaced.
 
         Raises `ChainMoved` when they do not follow from it.
         """
+        events: Events | None = None
         if head.number == after.number + 1:
             follows(after, [head])
             await self._ahead.drop()
             found = await self._one(head)
         else:
-            found = await self._ahead.next(after.number + 1, head.number)
+            read = await self._ahead.next(after.number + 1, head.number)
+            found, events = read.found, read.events
             if not found.proved:  # read ahead as final, and the finality was taken back
                 await self._ahead.drop()
                 found = await self._whole(after.number + 1, max(found.headers))
+                events = None
         headers = list(found.headers.values())
         follows(after, headers)
         if headers[-1].number == head.number and headers[-1].hash != head.hash:
             await self._ahead.drop()
-        return self._stretch(found, found.headers, tuple(headers), replaceable=True)
+        if events is None:
+            events = self._events(found, found.headers)
+        return Stretch(headers[-1], tuple(headers), events, events.counts, replaceable=True)
 
     async def apply(self, session: AsyncSession, stretch: Stretch[Events]) -> None:
         """Write what the stretch holds, in the transaction that moves the checkpoint."""
@@ -154,8 +172,8 @@ class EventReading:
         await rows.flush()
         if noted is not None:
             await undo.note_changes(session, name, None)
-        for writer, columns in events.columns:
-            await writer.write(session, columns)
+        for writer, written in events.rows:
+            await writer.write(session, written)
         rows.end()
 
     async def undo(self, session: AsyncSession, above: int) -> int:
@@ -165,11 +183,16 @@ class EventReading:
             await self._family.undo(session, above)
         return await delete_above(session, self._source.blocked(), above)
 
-    async def _range(self, first: int, last: int) -> LogRange:
+    async def _range(self, first: int, last: int) -> Read:
         wanted = [self._wanted]
         if self._family is not None:
-            return await self._family.read(self._chain, self._wanted, first, last)
-        return await self._chain.read_range(wanted, first, last, every_header=self._every_header)
+            # What its logs mean depends on the contracts that earlier ranges made.
+            return Read(await self._family.read(self._chain, self._wanted, first, last))
+        found = await self._chain.read_range(wanted, first, last, every_header=self._every_header)
+        if not found.proved:
+            return Read(found)
+        await asyncio.sleep(0)  # who writes the range before has a turn
+        return Read(found, self._events(found, found.headers))
 
     async def _whole(self, first: int, last: int) -> LogRange:
         return await self._chain.read_range([self._wanted], first, last)
@@ -200,16 +223,10 @@ class EventReading:
             headers[number] = block
         return headers
 
-    def _stretch(
-        self,
-        found: LogRange,
-        headers: Mapping[int, Block],
-        blocks: tuple[Block, ...],
-        *,
-        replaceable: bool,
-    ) -> Stretch[Events]:
+    def _events(self, found: LogRange, headers: Mapping[int, Block]) -> Events:
+        """Decode the logs: facts for handlers, encoded rows for tables."""
         events = Events()
-        counts: dict[str, int] = {}
+        counts = events.counts
         grouped: dict[Kind, tuple[list[WireLog], list[Block]]] = {}
         kinds, anonymous, addresses = self._kinds, self._anonymous, self._addresses
         if self._family is not None:
@@ -236,12 +253,12 @@ class EventReading:
                     counts[fact.event] = counts.get(fact.event, 0) + 1
         for kind, (wires, of_blocks) in grouped.items():
             if kind.writer is not None:
-                columns = kind.writer.columns(
+                rows, count = kind.writer.rows(
                     self._chain.chain_id, wires, of_blocks, strict=bool(addresses)
                 )
-                events.columns.append((kind.writer, columns))
-                counts[kind.abi.name] = counts.get(kind.abi.name, 0) + len(columns[0])
-        return Stretch(blocks[-1], blocks, events, counts, replaceable)
+                events.rows.append((kind.writer, rows))
+                counts[kind.abi.name] = counts.get(kind.abi.name, 0) + count
+        return events
 
     def _fact(self, kind: Kind, wire: WireLog, block: Block) -> Fact | None:
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
@@ -278,6 +279,10 @@ class Indexer:
     ) -> None:
         name = self.source.name
         async with self._database.transaction() as session:
+            if not stretch.replaceable:
+                # Should the machine fail, what was lost is read again from the checkpoint that was
+                # kept; whoever acts on these rows commits first, and that makes them last.
+                await session.execute(text("SET LOCAL synchronous_commit TO off"))
             # First, so that a second process waits here and then finds nothing to do.
             await checkpoints.move(
                 session,

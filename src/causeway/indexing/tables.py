@@ -11,11 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.base.errors import ConfigurationError
 from causeway.chains.evm.decoder import EventDecoder
 from causeway.chains.evm.wire import WireLog
+from causeway.chains.evm.words import words_of
 from causeway.chains.protocol import Block
+from causeway.indexing.packing import argument_field, place_field
 from causeway.indexing.source import EventTable
-from causeway.store.copy import copy_rows
+from causeway.store import packed
+from causeway.store.copy import copy_encoded, encode_rows
 
 Column = Sequence[Any]
+#: Rows in the binary form of COPY, in pieces.
+Encoded = list[bytes]
 _PlaceColumn = Callable[[int, Sequence[WireLog], Sequence[Block]], Column]
 
 
@@ -112,6 +117,40 @@ class TableWriter:
             made.append(column)
         return made
 
-    async def write(self, session: AsyncSession, columns: Sequence[Column]) -> None:
-        """Write these columns, by COPY."""
-        await copy_rows(session, self.table, self._names, columns)
+    def rows(
+        self, chain_id: int, logs: Sequence[WireLog], blocks: Sequence[Block], *, strict: bool
+    ) -> tuple[Encoded, int]:
+        """Return the rows in the form of COPY, and how many; otherwise as `columns` does."""
+        at_once = self._packed(chain_id, logs, blocks)
+        if at_once is not None:
+            return [at_once], len(logs)
+        columns = self.columns(chain_id, logs, blocks, strict=strict)
+        if not columns or not columns[0]:
+            return [], 0
+        return list(encode_rows(self.table, self._names, columns)), len(columns[0])
+
+    async def write(self, session: AsyncSession, rows: Encoded) -> None:
+        """Write these rows, by COPY."""
+        if rows:
+            await copy_encoded(session, self.table, self._names, rows)
+
+    def _packed(
+        self, chain_id: int, logs: Sequence[WireLog], blocks: Sequence[Block]
+    ) -> bytes | None:
+        """Return all rows laid out at once; None where a column or a value has no fixed width."""
+        words = words_of(self._decoder.event, logs)
+        if words is None:
+            return None
+        fields: list[packed.Field] = []
+        for name in self._names:
+            kind = self.table.c[name].type
+            at = self._arguments.get(name)
+            if at is not None:
+                field = argument_field(self._decoder.event.inputs[at], words[at], kind)
+            else:
+                values = self._places[name](chain_id, logs, blocks)
+                field = place_field(values, kind)
+            if field is None:
+                return None
+            fields.append(field)
+        return packed.rows_of(fields)
