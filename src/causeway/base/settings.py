@@ -94,6 +94,11 @@ class KernelSettings(Settings):
         validation_alias="CAUSEWAY_ENCRYPTION_KEYS",
         description="keys for tokens at rest, the newest first: it encrypts, all of them decrypt",
     )
+    admin_token: SecretStr | None = Field(
+        None,
+        validation_alias="CAUSEWAY_ADMIN_TOKEN",
+        description="bearer token of /relayer; without one only this machine may call it",
+    )
     environment: Literal["development", "production"] = Field(
         "development",
         validation_alias=AliasChoices("CAUSEWAY_ENV", "APP_ENV"),

@@ -34,6 +34,7 @@ class UnitView:
     settled_cause: str | None
     settled_hash: str | None
     error: str | None
+    requested_by: str | None
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,21 @@ class TransactionView:
     sender: str
     nonce: int | None
     to_address: str
+    calldata: bytes
+    value: int
     state: str
     waiting: str | None
     error: dict[str, Any] | None
     gas_limit: int
     requested_by: str | None
+    cancel_requested_at: datetime | None
     created_at: datetime
+    updated_at: datetime
     signed_at: datetime | None
     sent_at: datetime | None
     mined_at: datetime | None
     confirmed_at: datetime | None
+    final_at: datetime | None
     units: tuple[UnitView, ...]
     attempts: tuple[AttemptView, ...]
     receipt: ReceiptView | None
@@ -107,6 +113,30 @@ class TransactionView:
         if self.receipt is not None:
             return self.receipt.transaction_hash
         return self.attempts[-1].hash if self.attempts else None
+
+    @property
+    def fee_wei(self) -> int | None:
+        """What its gas and its data did cost; None while it is in no block."""
+        receipt = self.receipt
+        if receipt is None:
+            return None
+        return receipt.gas_used * receipt.effective_gas_price_wei + (receipt.l1_fee_wei or 0)
+
+    @property
+    def cost_wei(self) -> int | None:
+        """What it did cost in all: the fee, and the value if that went along."""
+        if self.receipt is None or self.fee_wei is None:
+            return None
+        mined = next(one for one in self.attempts if one.hash == self.receipt.transaction_hash)
+        went = self.receipt.status == 1 and not mined.is_cancel
+        return self.fee_wei + (self.value if went else 0)
+
+    @property
+    def most_wei(self) -> int | None:
+        """The most it may cost as it is offered now; None before it is signed."""
+        if not self.attempts:
+            return None
+        return max(one.gas_limit * one.cap_wei for one in self.attempts) + self.value
 
 
 @dataclass(frozen=True)
@@ -149,14 +179,25 @@ async def transaction_view(session: AsyncSession, tx_id: UUID) -> TransactionVie
 
 async def transactions_of(
     session: AsyncSession,
-    app: str,
+    app: str | None = None,
     *,
     states: tuple[str, ...] = (),
+    chain_id: int | None = None,
+    sender: str | None = None,
     before: UUID | None = None,
     limit: int = 50,
 ) -> list[TransactionView]:
-    """Return an app's transactions, newest first; `before` is the last id of the page before."""
-    query = select(TransactionRow.id).where(TransactionRow.app == app)
+    """Return transactions, newest first; `before` is the last id of the page before.
+
+    `app`, `chain_id` and `sender` (checksummed) leave out all others.
+    """
+    query = select(TransactionRow.id)
+    if app is not None:
+        query = query.where(TransactionRow.app == app)
+    if chain_id is not None:
+        query = query.where(TransactionRow.chain_id == chain_id)
+    if sender is not None:
+        query = query.where(TransactionRow.sender == sender)
     if states:
         query = query.where(TransactionRow.state.in_(states))
     if before is not None:
@@ -181,6 +222,7 @@ async def _views(session: AsyncSession, ids: Sequence[UUID]) -> list[Transaction
             unit.settled_cause,
             unit.settled_hash,
             unit.error,
+            unit.requested_by,
         )
         units.setdefault(carried.tx_id, []).append(view)
     attempts: dict[UUID, list[AttemptView]] = {}
@@ -219,11 +261,21 @@ async def _views(session: AsyncSession, ids: Sequence[UUID]) -> list[Transaction
 async def account_view(session: AsyncSession, chain_id: int, sender: str) -> AccountView | None:
     """Return an account with the kinds that wait; None when it has never been used."""
     row = await session.get(AccountRow, (chain_id, sender), populate_existing=True)
-    if row is None:
-        return None
+    return None if row is None else await _account(session, row)
+
+
+async def accounts(session: AsyncSession) -> list[AccountView]:
+    """Return every account that has ever signed here."""
+    rows = await session.scalars(
+        select(AccountRow).order_by(AccountRow.chain_id, AccountRow.sender)
+    )
+    return [await _account(session, row) for row in rows.all()]
+
+
+async def _account(session: AsyncSession, row: AccountRow) -> AccountView:
     waits = await session.scalars(
         select(WaitRow)
-        .where(WaitRow.chain_id == chain_id, WaitRow.sender == sender)
+        .where(WaitRow.chain_id == row.chain_id, WaitRow.sender == row.sender)
         .order_by(WaitRow.app, WaitRow.kind)
     )
     return AccountView(

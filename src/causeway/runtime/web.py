@@ -20,7 +20,7 @@ import causeway
 from causeway.app import AnyApp, AnyContext
 from causeway.base.ids import uuid7
 from causeway.ops import health, metrics
-from causeway.runtime import problems
+from causeway.runtime import problems, relaying
 from causeway.store.engine import Database
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,8 @@ def create_api(
     problems.install(api)
     api.include_router(health.router)
     api.include_router(metrics.router)
+    if any(app.signers is not None for app in apps):
+        api.include_router(relaying.router)
     origins: set[str] = set()
     for app in apps:
         prefix = "" if alone else f"/{app.name}"
