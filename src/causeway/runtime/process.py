@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from causeway.runtime.web import create_api
 from causeway.runtime.work import create_worker
 
 log = structlog.get_logger(__name__)
+
+
+_GC = (200_000, 20, 50)
 
 
 def run_process(
@@ -54,6 +58,10 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # A backfill makes millions of small objects that hold no cycles: with Python's own thresholds
+    # the collector would walk them again and again, for a fifth of the time.
+    gc.freeze()
+    gc.set_threshold(*_GC)
     async with AsyncExitStack() as stack:
         listening = listen(kernel.host, kernel.port) if api else None
         installation = await stack.enter_async_context(open_installation(apps, kernel))
