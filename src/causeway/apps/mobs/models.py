@@ -197,7 +197,13 @@ class Tx(Base):
             postgresql_where=text("error_signature IS NOT NULL"),
         ),
         Index("ix_txs_total_fee", "total_fee", *_PLACE),
-        Index("ix_txs_hash", "hash", postgresql_using="hash"),
+        Index(
+            "ix_txs_method_id",
+            "method_id",
+            *_PLACE,
+            postgresql_where=text("method_id IS NOT NULL"),
+        ),
+        Index("ix_txs_hash", "hash"),
         CheckConstraint("status IN (0, 1)", name="status"),
         {"postgresql_partition_by": "LIST (status)"},
     )

@@ -13,6 +13,7 @@ from causeway.apps.mobs.alerts import channels, rules
 from causeway.apps.mobs.alerts.evaluator import end_episodes
 from causeway.apps.mobs.alerts.notices import Notice, file_notices
 from causeway.apps.mobs.alerts.preview import MOST_STEPS, STEP_S, preview
+from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.schemas import Acknowledgement, AlertChange, AlertTest, NewAlert
 from causeway.base.errors import NotFound, PermanentError
@@ -37,7 +38,7 @@ async def alert_list(
     include_events: bool = False,
     events_limit: Annotated[int, Query(ge=1, le=50)] = 10,
     enabled_only: bool = False,
-) -> dict[str, Any]:
+) -> Response:
     """List the rules, newest first; one question for rules and one for events."""
     now = int(ctx.clock.now().timestamp())
     async with reading(ctx) as session:
@@ -68,10 +69,12 @@ async def alert_list(
                 {"since": now - 86_400},
             )
         ).one()
-    return {
-        "alerts": alerts,
-        "summary": {"total": total, "enabled": enabled, "triggered_24h": triggered},
-    }
+    return large(
+        {
+            "alerts": alerts,
+            "summary": {"total": total, "enabled": enabled, "triggered_24h": triggered},
+        }
+    )
 
 
 async def _with_events(session: AsyncSession, alerts: list[dict[str, Any]], limit: int) -> None:

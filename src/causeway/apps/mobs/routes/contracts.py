@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 import orjson
@@ -12,12 +13,18 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from causeway.apps.mobs.abis import check_abi
+from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.schemas import ContractChange, NewContract
 from causeway.base.errors import Conflict, NotFound, PermanentError
 
 router = APIRouter(tags=["contracts"])
 Admin = Depends(admin_only)
+
+#: Columns that are shown; an ABI can be long.
+_SHOWN = (
+    "id, address, name, tags, abi_json IS NOT NULL AS has_abi, is_watched, backfill, created_at"
+)
 
 
 class WrongAddress(PermanentError):
@@ -39,6 +46,12 @@ def address_of(given: str) -> bytes:
     return bytes.fromhex(right[2:])
 
 
+@lru_cache(maxsize=100_000)
+def checksummed(address: str) -> str:
+    """Return an address as EIP-55 writes it; thousands of them are hashed once."""
+    return str(to_checksum_address(address))
+
+
 def contract_view(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a contract as clients know it."""
     address = "0x" + bytes(row["address"]).hex()
@@ -47,10 +60,10 @@ def contract_view(row: Mapping[Any, Any]) -> dict[str, Any]:
         "address": address,
         "name": row["name"],
         "tags": row["tags"],
-        "has_abi": row["abi_json"] is not None,
+        "has_abi": row["has_abi"],
         "is_watched": row["is_watched"],
         "created_at": row["created_at"],
-        "address_checksum": str(to_checksum_address(address)),
+        "address_checksum": checksummed(address),
         "tx_count_24h": int(row.get("tx_count", 0) or 0),
         "failed_count_24h": int(row.get("failed_count", 0) or 0),
         "backfill": row["backfill"],
@@ -62,7 +75,7 @@ async def contract_list(
     ctx: Ctx,
     tag: Annotated[str | None, Query(max_length=32)] = None,
     watched_only: bool = False,
-) -> dict[str, Any]:
+) -> Response:
     """List the contracts, newest first."""
     since = int(ctx.clock.now().timestamp()) - 86_400
     async with reading(ctx) as session:
@@ -70,7 +83,8 @@ async def contract_list(
             (
                 await session.execute(
                     text(
-                        "SELECT c.*, m.tx_count, m.failed_count FROM mobs.contracts AS c LEFT JOIN "
+                        f"SELECT {_SHOWN}, m.tx_count, m.failed_count "
+                        "FROM mobs.contracts AS c LEFT JOIN "
                         "(SELECT contract_id, sum(tx_count) AS tx_count, sum(tx_failed_count) AS "
                         "failed_count FROM mobs.metrics_minute_contract WHERE bucket_ts >= :since "
                         "GROUP BY contract_id) AS m ON m.contract_id = c.id "
@@ -84,7 +98,7 @@ async def contract_list(
             .mappings()
             .all()
         )
-    return {"contracts": [contract_view(row) for row in rows]}
+    return large({"contracts": [contract_view(row) for row in rows]})
 
 
 @router.post("/contracts", dependencies=[Admin])
@@ -106,7 +120,7 @@ async def contract_add(ctx: Ctx, body: NewContract, response: Response) -> dict[
                     await session.execute(
                         text(
                             "INSERT INTO mobs.contracts (address, name, tags, abi_json) VALUES "
-                            "(:address, :name, :tags, CAST(:abi AS jsonb)) RETURNING *"
+                            f"(:address, :name, :tags, CAST(:abi AS jsonb)) RETURNING {_SHOWN}"
                         ),
                         values,
                     )
@@ -144,7 +158,7 @@ async def contract_change(ctx: Ctx, contract_id: int, body: ContractChange) -> d
             text(
                 f"UPDATE mobs.contracts SET {assigned}, updated_at = "
                 "greatest(updated_at + 1, extract(epoch FROM clock_timestamp())::bigint) "
-                "WHERE id = :id RETURNING *"
+                f"WHERE id = :id RETURNING {_SHOWN}"
             ),
             changes | {"id": contract_id},
         )

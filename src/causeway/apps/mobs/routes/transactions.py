@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -38,15 +39,33 @@ class _Question:
         self.values: dict[str, Any] = {}
         #: Whether anything but time and status is asked for.
         self.narrow = False
+        #: One of these has to be true; each is asked as a question of its own, served by its index.
+        self.ways: list[str] = []
 
     def add(self, part: str, *, narrow: bool = True, **values: Any) -> None:
         self.parts.append(part)
         self.values |= values
         self.narrow = self.narrow or narrow
 
+    def either(self, ways: Sequence[str], **values: Any) -> None:
+        """Ask that one of these be true."""
+        self.values |= values
+        self.narrow = True
+        if self.ways:
+            self.parts.append(f"({' OR '.join(ways)})")
+        else:
+            self.ways = list(ways)
+
     @property
     def where(self) -> str:
-        return " AND ".join(self.parts) or "true"
+        """All of it."""
+        ways = [f"({' OR '.join(self.ways)})"] if self.ways else []
+        return " AND ".join([*self.parts, *ways])
+
+    @property
+    def each_way(self) -> list[str]:
+        """It, once for each way."""
+        return [" AND ".join([*self.parts, one]) for one in self.ways] or [self.where]
 
 
 @router.get("/txs")
@@ -134,7 +153,7 @@ def _question(asked: dict[str, Any], since: int) -> _Question:
     if asked["method_id"] is not None:
         question.add("method_id = :method", method=_bytes(asked["method_id"]))
     if asked["address"] is not None:
-        question.add("{address}", address=_bytes(asked["address"]))
+        question.either(_PARTS, address=_bytes(asked["address"]))
     if asked["q"] is not None:
         _search(question, asked["q"][2:].lower())
     return question
@@ -142,28 +161,17 @@ def _question(asked: dict[str, Any], since: int) -> _Question:
 
 def _search(question: _Question, digits: str) -> None:
     """Look for a hash or an address, whole or by its beginning."""
-    if len(digits) == 64:
-        question.add("hash = :q", q=bytes.fromhex(digits))
-        return
-    low, high = digits.ljust(40, "0")[:40], digits.ljust(40, "f")[:40]
+    low, high = digits.ljust(64, "0"), digits.ljust(64, "f")
+    values = {"hash_low": bytes.fromhex(low), "hash_high": bytes.fromhex(high)}
+    parts = ["hash BETWEEN :hash_low AND :hash_high"]
     if len(digits) <= 40:
-        question.add(
-            "(from_address BETWEEN :q_low AND :q_high OR to_address BETWEEN :q_low AND :q_high "
-            "OR hash BETWEEN :h_low AND :h_high)",
-            q_low=bytes.fromhex(low),
-            q_high=bytes.fromhex(high),
-            h_low=bytes.fromhex(digits.ljust(64, "0")),
-            h_high=bytes.fromhex(digits.ljust(64, "f")),
-        )
-    else:
-        question.add(
-            "hash BETWEEN :h_low AND :h_high",
-            h_low=bytes.fromhex(digits.ljust(64, "0")),
-            h_high=bytes.fromhex(digits.ljust(64, "f")),
-        )
+        values |= {"low": bytes.fromhex(low[:40]), "high": bytes.fromhex(high[:40])}
+        for column in ("from_address", "to_address", "created_contract"):
+            parts.append(f"{column} BETWEEN :low AND :high")
+    question.either(parts, **values)
 
 
-#: Each way an address can take part, as a question of its own: an index serves each.
+#: Each way an address can take part.
 _PARTS = ("from_address = :address", "to_address = :address", "created_contract = :address")
 
 
@@ -173,7 +181,7 @@ async def _page(
     values = question.values | {"limit": limit}
     key = f"total_fee, {_KEY}" if sort == "gas_desc" else _KEY
     direction = "ASC" if sort == "time_asc" else "DESC"
-    where = question.where
+    more = ""
     if after is not None:
         sign = ">" if sort == "time_asc" else "<"
         bound = ":after_ts, :after_number, :after_index"
@@ -186,23 +194,22 @@ async def _page(
             bound = f":after_fee, {bound}"
             values["after_fee"] = after.fee or 0
         else:  # the planner leaves out whole days by this
-            where += f" AND block_timestamp {sign}= :after_ts"
-        where += f" AND ({key}) {sign} ({bound})"
+            more = f" AND block_timestamp {sign}= :after_ts"
+        more += f" AND ({key}) {sign} ({bound})"
     order = ", ".join(f"{column.strip()} {direction}" for column in key.split(","))
     columns = (
         f"{_KEY}, status, hash, from_address, to_address, contract_id, value_wei, gas_used, "
         "gas_price, total_fee, error_decoded, error_signature, method_name, method_id, "
         "is_tentative, tx_type"
     )
-    if "{address}" in where:
-        several = " UNION ".join(
-            f"(SELECT {columns} FROM mobs.txs WHERE {where.replace('{address}', part)} "
-            f"ORDER BY {order} LIMIT :limit)"
-            for part in _PARTS
-        )
+    pages_of_ways = [
+        f"(SELECT {columns} FROM mobs.txs WHERE {where}{more} ORDER BY {order} LIMIT :limit)"
+        for where in question.each_way
+    ]
+    statement = pages_of_ways[0]
+    if len(pages_of_ways) > 1:
+        several = " UNION ".join(pages_of_ways)
         statement = f"SELECT * FROM ({several}) AS t ORDER BY {order} LIMIT :limit"
-    else:
-        statement = f"SELECT {columns} FROM mobs.txs WHERE {where} ORDER BY {order} LIMIT :limit"
     rows = await session.execute(
         text(
             f"SELECT t.*, c.name AS contract_name FROM ({statement}) AS t "
@@ -217,13 +224,12 @@ async def _total(session: AsyncSession, question: _Question) -> tuple[int | None
     """Return how many there are, counted up to a bound; None where time and status decide alone."""
     if not question.narrow:
         return None, True
-    where = question.where
-    if "{address}" in where:
-        # Who takes part twice is counted once by the first part that fits.
-        where = where.replace("{address}", f"({' OR '.join(_PARTS)})")
     count = int(
         await session.scalar(
-            text(f"SELECT count(*) FROM (SELECT 1 FROM mobs.txs WHERE {where} LIMIT :most) AS t"),
+            text(
+                f"SELECT count(*) FROM (SELECT 1 FROM mobs.txs WHERE {question.where} "
+                "LIMIT :most) AS t"
+            ),
             question.values | {"most": COUNTED + 1},
         )
         or 0
