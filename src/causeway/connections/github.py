@@ -262,7 +262,7 @@ def _judge(response: Response, reading: Reading | None, now: float) -> CausewayE
                 wait_s = max(1.0, reading.resets_at - now)
             return RateLimited("github asks to slow down", retry_after_s=wait_s, service="github")
     if response.ok and (kinds := _graphql_errors(response)):
-        if "RATE_LIMITED" in kinds:
+        if kinds & {"RATE_LIMITED", "RATE_LIMIT"}:  # both words are in use
             if wait_s is None and reading is not None:
                 wait_s = max(1.0, reading.resets_at - now)
             return RateLimited("github asks to slow down", retry_after_s=wait_s, service="github")

@@ -188,18 +188,20 @@ class Neynar:
 
 
 def _users(answer: Response, wanted: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    by_address = {key.lower(): value for key, value in _members(answer).items()}
+    body = _members(answer)
+    inner: Any = body.get("result")
+    members: dict[str, Any] = inner if isinstance(inner, dict) else body  # pyright: ignore[reportUnknownVariableType]
+    by_address = {key.lower(): value for key, value in members.items()}
     return {address: _fids(by_address.get(address)) for address in wanted}
 
 
 def _verified(answer: Response) -> tuple[int, ...]:
     """Return the ids of a verification, in each of the shapes this endpoint has had."""
-    body = _members(answer)
-    inner: Any = body.get("result", body)
-    for name in ("user", "verification"):
-        if isinstance(inner, dict):
-            inner = inner.get(name, inner)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return _fids(inner if isinstance(inner, list) else [inner])  # pyright: ignore[reportUnknownArgumentType]
+    found: Any = _members(answer)
+    for name in ("result", "users", "user"):
+        members: dict[str, Any] = found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        found = members.get(name, found)  # pyright: ignore[reportUnknownVariableType]
+    return _fids(found if isinstance(found, list) else [found])  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _fids(users: Any) -> tuple[int, ...]:

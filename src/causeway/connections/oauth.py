@@ -48,6 +48,8 @@ class OAuthApp:
     #: Between scopes, where the person is sent and in tokens.
     separator: str = " "
     pkce: bool = True
+    #: Whether a refresh has to name the redirect address, too (WakaTime).
+    redirect_in_refresh: bool = False
     #: Further parameters of the authorization address.
     parameters: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -107,6 +109,8 @@ class OAuthClient:
         The refresh token is the old one where the provider gives no other. Raises as `exchange`.
         """
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token.get_secret_value()}
+        if self.app.redirect_in_refresh:
+            form["redirect_uri"] = self.app.redirect_uri
         tokens = await self._ask("refresh", form)
         if tokens.refresh_token is not None:
             return tokens

@@ -51,8 +51,8 @@ def oauth_app(
         authorize_url=f"{oauth_url}/oauth/authorize",
         token_url=f"{oauth_url}/oauth/token",
         scopes=SCOPES,
-        separator=",",
         pkce=False,
+        redirect_in_refresh=True,
     )
 
 

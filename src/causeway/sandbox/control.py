@@ -24,8 +24,10 @@ from causeway.sandbox.limits import Limits
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.world import World, instant, route
 
-_SECRET_HEADERS = {"authorization", "pinata_api_key", "pinata_secret_api_key", "cookie"}
-_SECRET_QUERY = {"pinatagatewaytoken", "token", "key"}
+_SECRET_HEADERS = {"authorization", "pinata_api_key", "pinata_secret_api_key", "cookie"} | {
+    "x-api-key"
+}
+_SECRET_QUERY = {"pinatagatewaytoken", "token", "key", "code", "state", "api_key"}
 _REDACTED = "[redacted]"
 _LOG_LENGTH = 1000
 

@@ -27,6 +27,9 @@ Faults of the work are decided by the service while it does it:
     wrong_cid    answers with the CID of other bytes, which it then serves      pinata, kubo
     other_cid    imports with settings of its own: right bytes, unknown CID     pinata, kubo
     missing      the content cannot be found                              gateway
+    graphql_error  200 with `errors` of type `error` (default: something went wrong)  github
+    lost_days    half of the days are left out                            github, wakatime
+    same_page    every page's cursor leads back to the first              neynar
 """
 
 from __future__ import annotations
@@ -36,7 +39,17 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Service = Literal[
-    "replicate", "delivery", "pinata", "gateway", "kubo", "selfhosted", "x", "farcaster"
+    "replicate",
+    "delivery",
+    "pinata",
+    "gateway",
+    "kubo",
+    "selfhosted",
+    "x",
+    "farcaster",
+    "github",
+    "wakatime",
+    "neynar",
 ]
 WireKind = Literal[
     "status",
@@ -63,6 +76,9 @@ WorkKind = Literal[
     "wrong_cid",
     "other_cid",
     "missing",
+    "graphql_error",
+    "lost_days",
+    "same_page",
 ]
 WIRE_KINDS: frozenset[str] = frozenset(get_args(WireKind))
 _DOES: dict[Service, frozenset[str]] = {
@@ -74,6 +90,9 @@ _DOES: dict[Service, frozenset[str]] = {
     "gateway": frozenset({"missing"}),
     "x": frozenset(),
     "farcaster": frozenset(),
+    "github": frozenset({"graphql_error", "lost_days"}),
+    "wakatime": frozenset({"lost_days"}),
+    "neynar": frozenset({"same_page"}),
 }
 
 

@@ -21,7 +21,18 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
-from causeway.sandbox import delivery, farcaster, ipfs, pinata, replicate, selfhosted, x
+from causeway.sandbox import (
+    delivery,
+    farcaster,
+    github,
+    ipfs,
+    neynar,
+    pinata,
+    replicate,
+    selfhosted,
+    wakatime,
+    x,
+)
 from causeway.sandbox.control import Control, Counts, Entry, Journal
 from causeway.sandbox.faults import Fault, Service, WireKind, WorkKind
 from causeway.sandbox.gate import Connections, Gate, Refusal, TrackedProtocol
@@ -40,6 +51,9 @@ _REFUSALS: dict[str, Refusal] = {
     "selfhosted": selfhosted.refusal,
     "x": x.refusal,
     "farcaster": farcaster.refusal,
+    "github": github.refusal,
+    "wakatime": wakatime.refusal,
+    "neynar": neynar.refusal,
 }
 
 
@@ -105,6 +119,31 @@ class Addresses:
         return f"{self.url}/hub"
 
     @property
+    def github_oauth_url(self) -> str:
+        """Base of GitHub's pages: `/login/oauth/authorize` below it."""
+        return f"{self.url}/github"
+
+    @property
+    def github_api_url(self) -> str:
+        """Base of GitHub's API: `/user` and `/graphql` below it."""
+        return f"{self.url}/github-api"
+
+    @property
+    def wakatime_oauth_url(self) -> str:
+        """Base of WakaTime's pages: `/oauth/authorize` below it."""
+        return f"{self.url}/wakatime"
+
+    @property
+    def wakatime_api_url(self) -> str:
+        """Base of WakaTime's API, with its `/api/v1`."""
+        return f"{self.url}/wakatime/api/v1"
+
+    @property
+    def neynar_url(self) -> str:
+        """Base of Neynar's API: `/v2/farcaster/...` below it."""
+        return f"{self.url}/neynar"
+
+    @property
     def control_url(self) -> str:
         """Base of the controls: faults, counts, log, settings, reset."""
         return f"{self.url}/control"
@@ -114,7 +153,8 @@ class Addresses:
         names = (
             *("url", "replicate_url", "delivery_url", "pinata_url", "gateway_url", "kubo_url"),
             *("selfhosted_url", "automatic1111_url", "control_url", "x_authorize_url", "x_url"),
-            *("fnames_url", "hub_url"),
+            *("fnames_url", "hub_url", "github_oauth_url", "github_api_url"),
+            *("wakatime_oauth_url", "wakatime_api_url", "neynar_url"),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -208,6 +248,9 @@ class SandboxServer(Addresses):
             selfhosted.SelfHosted(self._world),
             x.X(self._world),
             farcaster.Farcaster(self._world),
+            github.GitHub(self._world),
+            wakatime.WakaTime(self._world),
+            neynar.Neynar(self._world),
             self._control,
         ):
             stand_in.mount(app)

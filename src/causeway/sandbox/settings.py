@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class SandboxSettings(BaseModel):
@@ -53,3 +54,50 @@ class SandboxSettings(BaseModel):
     x_decision: Literal["allow", "deny"] = "allow"
     #: (name, from fid, to fid) in order; fid 0 is nobody, a name with a dot is an ENS name.
     farcaster_transfers: tuple[tuple[str, int, int], ...] = (("sandbox-author", 0, 1001),)
+
+    github_client_id: str = "sandbox-github-client"
+    github_client_secret: str = "sandbox-github-secret"  # noqa: S105 - opens only this stand-in
+    #: Who the person at GitHub's authorization page is, and what they decide.
+    github_login: str = "sandbox-coder"
+    github_decision: Literal["allow", "deny"] = "allow"
+    #: True: a GitHub App, whose tokens expire and are refreshed; else an OAuth app.
+    github_tokens_expire: bool = False
+    github_token_lifetime_s: float = Field(default=28800, gt=0)
+    #: For each person, of GraphQL and of REST apart.
+    github_per_hour: int = Field(default=5000, ge=1)
+    #: Logins whose tokens were taken back on GitHub's own pages.
+    github_revoked: tuple[str, ...] = ()
+    #: login -> date -> (contributions, commits, pull requests).
+    github_contributions: dict[str, dict[date, tuple[int, int, int]]] = Field(
+        default_factory=dict[str, dict[date, tuple[int, int, int]]]
+    )
+
+    wakatime_client_id: str = "sandbox-wakatime-client"
+    wakatime_client_secret: str = "waka_sec_sandbox"  # noqa: S105 - opens only this stand-in
+    wakatime_username: str = "sandbox-coder"
+    wakatime_decision: Literal["allow", "deny"] = "allow"
+    wakatime_token_lifetime_s: float = Field(default=365 * 86_400, gt=0)
+    #: API key -> username.
+    wakatime_keys: dict[str, str] = Field(
+        default={"waka_00000000-0000-4000-8000-000000000000": "sandbox-coder"}
+    )
+    #: username -> date -> seconds.
+    wakatime_seconds: dict[str, dict[date, float]] = Field(
+        default_factory=dict[str, dict[date, float]]
+    )
+    #: Days a free account reaches back; None: all.
+    wakatime_history_days: int | None = Field(default=None, ge=0)
+    wakatime_per_5_minutes: int = Field(default=3000, ge=1)
+    #: What is answered beyond that; the real one does either.
+    wakatime_limit_status: Literal[429, 302] = 429
+    wakatime_revoked: tuple[str, ...] = ()
+
+    neynar_api_key: str = "sandbox-neynar"
+    #: Of each endpoint.
+    neynar_per_minute: int = Field(default=300, ge=1)
+    #: address -> Farcaster ids that verified it.
+    neynar_accounts: dict[str, tuple[int, ...]] = Field(default_factory=dict[str, tuple[int, ...]])
+    #: Farcaster id -> times of its casts.
+    neynar_casts: dict[int, tuple[AwareDatetime, ...]] = Field(
+        default_factory=dict[int, tuple[AwareDatetime, ...]]
+    )

@@ -28,6 +28,10 @@ SERVICE_PREFIXES: dict[str, Service] = {
     "x": "x",
     "fnames": "farcaster",
     "hub": "farcaster",
+    "github": "github",
+    "github-api": "github",
+    "wakatime": "wakatime",
+    "neynar": "neynar",
 }
 
 
