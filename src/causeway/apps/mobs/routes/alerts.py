@@ -77,26 +77,39 @@ async def alert_list(
     )
 
 
-async def _with_events(session: AsyncSession, alerts: list[dict[str, Any]], limit: int) -> None:
-    rows = (
-        (
-            await session.execute(
-                text(
-                    "SELECT e.* FROM unnest(CAST(:ids AS integer[])) AS a(id) CROSS JOIN LATERAL "
-                    "(SELECT * FROM mobs.alert_events WHERE alert_id = a.id "
-                    "ORDER BY triggered_at DESC, id DESC LIMIT :limit) AS e"
-                ),
-                {"ids": [alert["id"] for alert in alerts], "limit": limit},
-            )
-        )
-        .mappings()
-        .all()
+#: An event as clients know it, made by the database: there may be thousands in an answer.
+_EVENT = "json_build_object({})".format(
+    ", ".join(
+        [
+            *(
+                f"'{name}', e.{name}"
+                for name in (
+                    *("id", "triggered_at", "severity", "context", "acknowledged_at"),
+                    *("acknowledged_by", "kind", "episode_id", "series", "resolved_at"),
+                    "resolve_reason",
+                )
+            ),
+            *(
+                f"'{name}', trim_scale(e.{name})"
+                for name in ("value_observed", "last_value", "threshold")
+            ),
+        ]
     )
-    by_alert: dict[int, list[dict[str, Any]]] = {alert["id"]: [] for alert in alerts}
-    for row in rows:
-        by_alert[row["alert_id"]].append(event_view({str(k): v for k, v in row.items()}))
+)
+
+
+async def _with_events(session: AsyncSession, alerts: list[dict[str, Any]], limit: int) -> None:
+    rows = await session.execute(
+        text(
+            f"SELECT a.id, (SELECT json_agg({_EVENT})::text FROM (SELECT * FROM "
+            "mobs.alert_events WHERE alert_id = a.id ORDER BY triggered_at DESC, id DESC "
+            "LIMIT :limit) AS e) FROM unnest(CAST(:ids AS integer[])) AS a(id)"
+        ),
+        {"ids": [alert["id"] for alert in alerts], "limit": limit},
+    )
+    by_alert = {alert_id: events for alert_id, events in rows if events is not None}
     for alert in alerts:
-        alert["events"] = by_alert[alert["id"]]
+        alert["events"] = orjson.Fragment(by_alert.get(alert["id"], "[]"))
 
 
 def alert_view(row: dict[str, Any]) -> dict[str, Any]:
@@ -122,23 +135,6 @@ def alert_view(row: dict[str, Any]) -> dict[str, Any]:
         "state_since": row.get("since"),
         "last_value": number(row["last_value"]),
         "last_error": row["last_error"],
-    }
-
-
-def event_view(row: dict[str, Any]) -> dict[str, Any]:
-    """Return an event as clients know it."""
-    return {
-        **{
-            name: row[name]
-            for name in (
-                *("id", "triggered_at", "severity", "context", "acknowledged_at"),
-                *("acknowledged_by", "kind", "episode_id", "series", "resolved_at"),
-                "resolve_reason",
-            )
-        },
-        "value_observed": number(row["value_observed"]),
-        "last_value": number(row["last_value"]),
-        "threshold": number(row["threshold"]),
     }
 
 
@@ -293,18 +289,17 @@ async def event_acknowledge(
     """Note who has seen an event; the first one stays."""
     now = int(ctx.clock.now().timestamp())
     async with ctx.database.transaction() as session:
-        found = await session.execute(
+        event = await session.scalar(
             text(
-                "UPDATE mobs.alert_events SET acknowledged_at = coalesce(acknowledged_at, :now), "
-                "acknowledged_by = coalesce(acknowledged_by, :by) "
-                "WHERE id = :event AND alert_id = :alert RETURNING *"
+                "UPDATE mobs.alert_events AS e SET acknowledged_at = "
+                "coalesce(acknowledged_at, :now), acknowledged_by = coalesce(acknowledged_by, :by) "
+                f"WHERE id = :event AND alert_id = :alert RETURNING {_EVENT}"
             ),
             {"event": event_id, "alert": alert_id, "by": body.by, "now": now},
         )
-        row = found.mappings().first()
-    if row is None:
+    if event is None:
         raise NotFound(f"alert {alert_id} has no event {event_id}")
-    return {"event": event_view({str(k): v for k, v in row.items()})}
+    return {"event": event}
 
 
 @router.get("/alerts/{alert_id}/notifications")
