@@ -74,6 +74,38 @@ async def test_a_whole_block_is_the_same_however_it_is_read(
         assert asked >= 120
 
 
+async def test_receipts_older_than_statuses_get_theirs_by_trace(
+    busy: AnvilNode, proxy: FaultProxy
+) -> None:
+    def older(true: Any) -> Any:
+        for receipt in true:
+            del receipt["status"]
+            receipt["root"] = "0x" + "12" * 32
+        return true
+
+    def without(true: Any) -> Any:
+        for receipt in older(true):
+            del receipt["root"]
+        return true
+
+    proxy.lies["eth_getBlockReceipts"] = older
+    chain = chain_at(proxy.url, busy.chain_id)
+    try:
+        (full,) = await full_blocks(chain, [2])
+        statuses = [one.status for one in full.receipts]
+        assert statuses == ["0x0" if n % 3 == 0 else "0x1" for n in range(119)] + ["0x1"]
+        # Nobody traces: it stays unknown, and is not taken for a failure.
+        proxy.errors["debug_traceBlockByHash"] = (-32601, "the method does not exist", None)
+        (full,) = await full_blocks(chain, [2])
+        assert {one.status for one in full.receipts} == {None}
+        # A receipt of today without a status is a wrong answer.
+        proxy.lies["eth_getBlockReceipts"] = without
+        with pytest.raises(ChainBehind, match="without a status"):
+            await full_blocks(chain, [2])
+    finally:
+        await chain.close()
+
+
 def _receipts(change: Callable[[list[dict[str, Any]]], None]) -> Callable[[Any], Any]:
     def lie(true: Any) -> Any:
         change(true)

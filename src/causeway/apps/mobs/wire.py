@@ -91,7 +91,10 @@ def _tx_row(
     full: FullBlock, tx: Transaction, receipt: Receipt, index: int, labels: Labels, now: int
 ) -> dict[str, Any]:
     if receipt.status is None:
-        raise InvalidInput(f"transaction {tx.hash} has a receipt without a status")
+        raise InvalidInput(
+            f"transaction {tx.hash} has a receipt without a status",
+            hint="a provider that offers debug_traceBlockByHash tells whether it failed",
+        )
     status = int(receipt.status, 16)
     sender = bytes.fromhex(tx.from_[2:])
     to = raw(tx.to)

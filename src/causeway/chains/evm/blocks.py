@@ -85,6 +85,8 @@ class Receipt(msgspec.Struct, rename="camel"):
     logs: list[WireLog]
     transaction_index: str
     status: str | None = None
+    #: The state after it: before Byzantium receipts had this instead of a status.
+    root: str | None = None
     effective_gas_price: str | None = None
     contract_address: str | None = None
     logs_bloom: str | None = None
@@ -194,7 +196,7 @@ async def full_block(chain: EvmChain, number: int, *, traces: bool = False) -> F
     if receipts is None:
         receipts = await _single_receipts(chain, header)
     frames = await trace_block(chain, header.hash, len(header.transactions)) if traces else ()
-    return FullBlock(header, receipts, frames)
+    return FullBlock(header, await _with_status(chain, header, receipts, frames), frames)
 
 
 async def _header_and_receipts(
@@ -232,6 +234,31 @@ async def _header_and_receipts(
     if isinstance(found[1], CausewayError):
         raise found[1]
     return header, tuple(cast("list[Receipt]", found[1]))
+
+
+async def _with_status(
+    chain: EvmChain,
+    header: Header,
+    receipts: tuple[Receipt, ...],
+    frames: tuple[Frame | None, ...],
+) -> tuple[Receipt, ...]:
+    """Return receipts that all have a status, by trace where they are older than statuses.
+
+    Where nobody offers traces they are returned as they are: whether those failed is not known.
+    """
+    if all(one.status is not None for one in receipts):
+        return receipts
+    if not frames:
+        try:
+            frames = await trace_block(chain, header.hash, len(receipts))
+        except RpcError:
+            return receipts
+    return tuple(
+        receipt
+        if receipt.status is not None or frame is None
+        else msgspec.structs.replace(receipt, status="0x1" if frame.error is None else "0x0")
+        for receipt, frame in zip(receipts, frames, strict=True)
+    )
 
 
 def check_header(header: Header, number: int) -> None:
@@ -362,6 +389,8 @@ def _check_each(header: Header, receipts: Sequence[Receipt], start: int) -> None
             or int(receipt.transaction_index, 16) != index
         ):
             raise WrongAnswer("receipt_order", f"receipt {index} of block {number} is another one")
+        if receipt.status is None and receipt.root is None:
+            raise WrongAnswer("receipt_status", f"block {number}: a receipt without a status")
         if receipt.status not in ("0x0", "0x1", None):
             raise WrongAnswer("receipt_status", f"block {number}: status {receipt.status[:10]!r}")
 
