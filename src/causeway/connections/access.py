@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from pydantic import SecretStr
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
-from causeway.base.errors import CausewayError, ConfigurationError, ProviderUnavailable
+from causeway.base.errors import CausewayError, ProviderUnavailable
 from causeway.base.faults import fault_point
 from causeway.connections.credential import Account, Credential
 from causeway.connections.errors import CredentialRefused, NotConnected
@@ -193,10 +193,14 @@ class Connections:
         try:
             tokens = await oauth.refresh(opened.refresh_token)
         except CredentialRefused as error:
+            current = await self._opened(seen.provider, seen.subject)
+            if current.connection.version != seen.version:
+                # We were away for longer than the lease, and somebody else was first.
+                return current
             REFRESHES.labels(seen.provider, "refused").inc()
             await self.vault.rejected(seen, error.message)
             raise
-        except (CausewayError, ConfigurationError) as error:
+        except CausewayError as error:
             REFRESHES.labels(seen.provider, "failed").inc()
             if refused or self._is_over(seen):
                 raise
