@@ -11,7 +11,7 @@ from uuid import UUID
 from eth_utils.address import to_checksum_address
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.base.errors import LeaseLost, TransactionReverted
+from causeway.base.errors import CausewayError, LeaseLost, TransactionReverted
 from causeway.base.faults import fault_point
 from causeway.chains.errors import IntrinsicGasTooLow
 from causeway.chains.evm.abi import Abi
@@ -84,17 +84,27 @@ async def sign(lane: Lane, sight: Sight, lease: Lease, planned: TransactionRow, 
     if short is not None:
         await _leave(lane, lease, kind, planned.id, short, did)
         return
+    call = Call(planned.to_address, planned.calldata, planned.value)
+    is_old = lane.now() - planned.created_at > timedelta(seconds=lane.settings.plan_valid_s)
+    try:
+        # Also for a plan that is too old: while the signer fails, no new plan is made.
+        signed = await _signature(lane, nonce, call, planned.gas_limit, fees)
+    except CausewayError as error:
+        reason = f"the signer fails: {error.message}"
+        if is_old:
+            await _leave(lane, lease, kind, planned.id, reason, did)
+        else:
+            await _say(lane, lease, planned.id, reason)
+        raise
+    fault_point("relayer.signed_unsaved")
     now = lane.now()
-    if now - planned.created_at > timedelta(seconds=lane.settings.plan_valid_s):
+    if is_old:
         async with lane.commit(lease) as session:
             tx = await ledger.locked(session, planned.id, "planned")
             if tx is not None:
                 await drop(session, tx, now, "the plan is too old: planned anew")
                 did.dropped += 1
         return
-    call = Call(planned.to_address, planned.calldata, planned.value)
-    signed = await _signature(lane, nonce, call, planned.gas_limit, fees)
-    fault_point("relayer.signed_unsaved")
     async with lane.commit(lease) as session:
         await hold_still(session)
         row = await ledger.account(session, lane, lock=True)
