@@ -41,7 +41,7 @@ def downgrade():
 
 
 #: The rooms that declare tables on the kernel's metadata.
-ROOMS = ("store", "indexing", "pipelines", "relayer", "connections", "auth", "live", "ops")
+ROOMS = ("store", "chains", "indexing", "pipelines", "relayer", "connections", "auth", "live", "ops")
 
 
 def load_every_model() -> None:

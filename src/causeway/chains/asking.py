@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -39,6 +40,14 @@ def kind_of(error: CausewayError) -> str:
     return str(error.context.get("kind") or type(error).__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an endpoint said: decoded results or errors, and the same as they came."""
+
+    outcomes: list[object]
+    raws: list[msgspec.Raw | CausewayError]
+
+
 class _FirstBlock(msgspec.Struct):
     hash: str
 
@@ -63,20 +72,18 @@ class Asker:
             await self._session.close()
             self._session = None
 
-    async def ask(
-        self, endpoint: Endpoint, calls: Sequence[Call], types: Sequence[object]
-    ) -> list[object]:
-        """Return decoded results or errors, sending batches no larger than the endpoint takes.
+    async def ask(self, endpoint: Endpoint, calls: Sequence[Call], types: Sequence[object]) -> Told:
+        """Return what the endpoint says, sending batches no larger than it takes.
 
         Raises a `TransientError` when there was no usable answer at all, and what the endpoint
         lacks is remembered.
         """
         await self.check_chain(endpoint)
-        outcomes = await self._all(endpoint, calls, types)
-        for outcome, (method, _) in zip(outcomes, calls, strict=True):
+        told = await self._all(endpoint, calls, types)
+        for outcome, (method, _) in zip(told.outcomes, calls, strict=True):
             if isinstance(outcome, MethodUnsupported):
                 endpoint.lacks[method] = self._clock.monotonic() + _LACKS_S
-        return outcomes
+        return told
 
     async def send(self, endpoint: Endpoint, call: Call) -> object:
         """Make one call that must not be repeated; return its result or what went wrong."""
@@ -89,7 +96,7 @@ class Asker:
         if isinstance(raw, CausewayError):
             _FAILURES.labels(endpoint.name, method, kind_of(raw)).inc()
             return raw
-        return _decoded(raw, str, endpoint, method)
+        return _decoded(raw, str, endpoint.name, method)
 
     async def check_chain(self, endpoint: Endpoint) -> None:
         """Raise `ProviderUnavailable` unless the endpoint serves the chain that is required."""
@@ -99,7 +106,7 @@ class Asker:
         if endpoint.right_chain is None:
             calls: list[Call] = [(method, []), *([first_block] if first_block else [])]
             types: list[object] = [str, *([_FirstBlock | None] if first_block else [])]
-            said, *rest = await self._all(endpoint, calls, types)
+            said, *rest = (await self._all(endpoint, calls, types)).outcomes
             if isinstance(said, CausewayError):
                 raise ProviderUnavailable(f"{endpoint.name} does not say its chain: {said}")
             try:
@@ -165,7 +172,7 @@ class Asker:
 
     async def _all(
         self, endpoint: Endpoint, calls: Sequence[Call], types: Sequence[object]
-    ) -> list[object]:
+    ) -> Told:
         raws: list[msgspec.Raw | CausewayError] = []
         method = methods.lead(calls)
         while len(raws) < len(calls):
@@ -174,10 +181,11 @@ class Asker:
                 raws += await self._post(endpoint, calls[len(raws) : len(raws) + size], method)
             except BatchRefused:
                 endpoint.max_batch = max(1, size // 2)
-        return [
-            raw if isinstance(raw, CausewayError) else _decoded(raw, kind, endpoint, name)
+        outcomes = [
+            raw if isinstance(raw, CausewayError) else _decoded(raw, kind, endpoint.name, name)
             for raw, kind, (name, _) in zip(raws, types, calls, strict=True)
         ]
+        return Told(outcomes, raws)
 
     async def _post(
         self, endpoint: Endpoint, calls: Sequence[Call], method: str, *, repeat: bool = True
@@ -231,12 +239,22 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[object]:
     return msgspec.json.Decoder(kind)
 
 
-def _decoded(raw: msgspec.Raw, kind: object, endpoint: Endpoint, method: str) -> object:
+def decoded(
+    answers: Sequence[bytes], types: Sequence[object], calls: Sequence[Call]
+) -> list[object]:
+    """Return kept answers decoded as an endpoint's are."""
+    return [
+        _decoded(msgspec.Raw(answer), kind, "what was kept", method)
+        for answer, kind, (method, _) in zip(answers, types, calls, strict=True)
+    ]
+
+
+def _decoded(raw: msgspec.Raw, kind: object, said_by: str, method: str) -> object:
     try:
         return _decoder(kind).decode(raw)
     except msgspec.ValidationError as error:
         return ProviderUnavailable(
-            f"{endpoint.name}: {method} answered in another shape: {error}", kind="another_shape"
+            f"{said_by}: {method} answered in another shape: {error}", kind="another_shape"
         )
     except (msgspec.DecodeError, ValueError):
-        return ProviderUnavailable(f"{endpoint.name}: {method} answered no JSON", kind="no_json")
+        return ProviderUnavailable(f"{said_by}: {method} answered no JSON", kind="no_json")

@@ -92,6 +92,24 @@ def state_block(calls: Sequence[Call]) -> int | None:
     return min(numbers, default=None)
 
 
+def final_block(call: Call) -> int | None:
+    """Return the block whose finality makes the answer final, where the call names it.
+
+    None for calls about something else, or whose answer itself tells (`TOLD_BY_ANSWER`). Headers by
+    number are among the former: by these it is seen that a chain was replaced all the same.
+    """
+    method, params = call
+    if method in ("eth_getLogs", "eth_getBlockByNumber"):
+        return None
+    return max(_numbers(method, params), default=None)
+
+
+#: Methods that ask for something by its hash; the answer says which block it is in.
+TOLD_BY_ANSWER = frozenset(
+    {"eth_getTransactionReceipt", "eth_getTransactionByHash", "eth_getBlockByHash"}
+)
+
+
 def _numbers(method: str, params: Sequence[object]) -> list[int]:
     if method in ("eth_getBlockByNumber", "eth_getBlockReceipts") and params:
         found = [_number(params[0])]

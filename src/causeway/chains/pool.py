@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast, overload
 
@@ -29,7 +29,8 @@ from causeway.base.errors import (
     TransientError,
 )
 from causeway.chains import methods
-from causeway.chains.asking import Asker, cost, first_failure
+from causeway.chains.asking import Asker, cost, decoded, first_failure
+from causeway.chains.cache import FinalAnswers
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.errors import (
     AlreadyKnown,
@@ -78,6 +79,8 @@ class _Request:
     asked: Question
     types: Sequence[object]
     accept: Acceptance | None
+    #: Whether answers that are final are kept.
+    keep: bool = False
 
 
 class ProviderPool:
@@ -90,6 +93,7 @@ class ProviderPool:
             raise ConfigurationError("a provider pool needs at least one endpoint")
         self.endpoints = tuple(endpoints)
         self.router = Router()
+        self.final_answers = FinalAnswers()
         #: What the endpoints' heads amounted to when they were last compared.
         self.agreement: Agreement | None = None
         self.clock = clock
@@ -198,6 +202,12 @@ class ProviderPool:
         request = _Request(Question.of(calls, log_span), types, accept)
         if not methods.repeatable(calls):
             return await self._once(request)
+        if log_span is not None:
+            return await self._first_good(request)
+        request = replace(request, keep=True)
+        kept = await self._kept(request)
+        if kept is not None:
+            return kept
         if accept is not None:
             return await self._first_good(request)
         return await self._shared(request)
@@ -340,6 +350,19 @@ class ProviderPool:
         except _Lacking as lacking:
             return lacking.outcomes
 
+    async def _kept(self, request: _Request) -> list[object] | None:
+        """Return kept answers, if there are any that whoever asks is content with."""
+        answers = await self.final_answers.get(request.asked.calls)
+        if answers is None:
+            return None
+        outcomes = decoded(answers, request.types, request.asked.calls)
+        try:
+            if request.accept is not None:
+                request.accept(outcomes)
+        except CausewayError:
+            return None
+        return None if any(isinstance(one, CausewayError) for one in outcomes) else outcomes
+
     async def _shared(self, request: _Request) -> list[object]:
         """Make a read once for everybody who asks for it at the same time."""
         key = msgspec.json.encode([list(request.asked.calls), [repr(t) for t in request.types]])
@@ -432,7 +455,8 @@ class ProviderPool:
         breaker = endpoint.record(asked.method).breaker
         breaker.asking(started)
         try:
-            outcomes = await self._asker.ask(endpoint, asked.calls, request.types)
+            told = await self._asker.ask(endpoint, asked.calls, request.types)
+            outcomes = told.outcomes
             error = first_failure(outcomes, endpoint, asked.log_span)
             if isinstance(error, MethodUnsupported):
                 raise _Lacking(outcomes)
@@ -448,6 +472,11 @@ class ProviderPool:
             self._asker.answered(endpoint, asked.method, self.clock.monotonic() - started)
         finally:
             breaker.given_up()  # nothing, when the outcome was noted
+        if request.keep:
+            await self.final_answers.put(
+                asked.calls,
+                [None if isinstance(raw, CausewayError) else bytes(raw) for raw in told.raws],
+            )
         return outcomes
 
     def _read(self, key: bytes, task: asyncio.Task[list[object]]) -> None:

@@ -227,6 +227,7 @@ class EventReading:
         """Decode the logs: facts for handlers, encoded rows for tables."""
         events = Events()
         counts = events.counts
+        told: list[tuple[Kind, WireLog, Block]] = []
         grouped: dict[Kind, tuple[list[WireLog], list[Block]]] = {}
         kinds, anonymous, addresses = self._kinds, self._anonymous, self._addresses
         if self._family is not None:
@@ -247,10 +248,7 @@ class EventReading:
                     group[0].append(wire)
                     group[1].append(block)
                     continue
-                fact = self._fact(kind, wire, block)
-                if fact is not None:
-                    events.facts.append((kind, fact))
-                    counts[fact.event] = counts.get(fact.event, 0) + 1
+                told.append((kind, wire, block))
         for kind, (wires, of_blocks) in grouped.items():
             if kind.writer is not None:
                 rows, count = kind.writer.rows(
@@ -258,7 +256,26 @@ class EventReading:
                 )
                 events.rows.append((kind.writer, rows))
                 counts[kind.abi.name] = counts.get(kind.abi.name, 0) + count
+        events.facts = self._facts(told)
+        for kind, _ in events.facts:
+            counts[kind.abi.name] = counts.get(kind.abi.name, 0) + 1
         return events
+
+    def _facts(self, told: list[tuple[Kind, WireLog, Block]]) -> list[tuple[Kind, Fact]]:
+        """Return the facts in these logs, in their order."""
+        chain_id = self._chain.chain_id
+        kinds = {kind for kind, _, _ in told}
+        if len(kinds) == 1:
+            (kind,) = kinds
+            name = kind.abi.name
+            decoded = kind.decoder.arguments_of([wire for _, wire, _ in told])
+            if decoded is not None:
+                return [
+                    (kind, Fact(chain_id, name, args, wire, block))
+                    for args, (_, wire, block) in zip(decoded, told, strict=True)
+                ]
+        one_by_one = ((kind, self._fact(kind, wire, block)) for kind, wire, block in told)
+        return [(kind, fact) for kind, fact in one_by_one if fact is not None]
 
     def _fact(self, kind: Kind, wire: WireLog, block: Block) -> Fact | None:
         try:

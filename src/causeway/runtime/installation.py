@@ -12,8 +12,10 @@ import structlog
 from causeway.app import AnyApp, AnyContext, ChainConfig, Context
 from causeway.base.errors import ConfigurationError, TransientError
 from causeway.base.settings import KernelSettings, Settings, load
+from causeway.chains.cache import FinalAnswers
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.heads import HeadFeed
+from causeway.chains.kept import KeptAnswers
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
 from causeway.chains.report import show
 from causeway.indexing.indexer import Indexer
@@ -114,7 +116,7 @@ async def _context(
     chains: dict[str, EvmChain] = {}
     configs = {config.name: config for config in app.chains(settings)}
     for config in configs.values():
-        chains[config.name] = await _chain(stack, config)
+        chains[config.name] = await _chain(stack, config, installation.database)
 
     async def ring(stage: str) -> None:
         await installation.bells.ring(app.name, stage)
@@ -155,7 +157,7 @@ async def _context(
     return ctx
 
 
-async def _chain(stack: AsyncExitStack, config: ChainConfig) -> EvmChain:
+async def _chain(stack: AsyncExitStack, config: ChainConfig, database: Database) -> EvmChain:
     urls = [url.get_secret_value() for url in config.rpc_urls]
     told = [url for url in urls if url.startswith(("ws://", "wss://"))]
     asked = [url for url in urls if url not in told]
@@ -165,6 +167,7 @@ async def _chain(stack: AsyncExitStack, config: ChainConfig) -> EvmChain:
     pool = ProviderPool(endpoints, timeout_s=config.timeout_s)
     stack.push_async_callback(pool.close)
     show(pool)
+    pool.final_answers = FinalAnswers(KeptAnswers(database, config.chain_id))
     chain = EvmChain(config.name, config.chain_id, pool)
     chain.feeds = tuple(
         HeadFeed(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")

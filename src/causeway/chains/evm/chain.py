@@ -311,9 +311,19 @@ class EvmChain:
             method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
             calls.append((method, (hex(at) if isinstance(at, int) else at, False)))
         if "latest" in places and accept is None and self._heads.due():
-            return await self._heads.agreed(calls, places.index("latest"))
-        found = await self.pool.batch(calls, replies=[WireBlock | None] * len(calls), accept=accept)
-        return headers_in(calls, found)
+            found = await self._heads.agreed(calls, places.index("latest"))
+        else:
+            found = headers_in(
+                calls,
+                await self.pool.batch(
+                    calls, replies=[WireBlock | None] * len(calls), accept=accept
+                ),
+            )
+        final = found[places.index("finalized")] if "finalized" in places else None
+        if final is not None and final.number is not None:
+            kept = self.pool.final_answers
+            kept.final = max(kept.final, int(final.number, 16))
+        return found
 
     async def _one(self, method: str, key: str, kind: type[T]) -> T | None:
         """Return the thing with that hash; None only when no endpoint that answers knows it."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
-from eth_utils.address import to_checksum_address
+from eth_hash.auto import keccak
 
 from causeway.chains.evm.abi import EventAbi, Parameter, UndecodableLog, from_hex
 
@@ -35,18 +35,30 @@ class RawLog(Protocol):
 
 
 Values = tuple[Any, ...]
-Form = Literal["values", "arguments", "columns"]
+Form = Literal["values", "arguments", "columns", "mappings"]
 _One = Callable[[Sequence[str], str], Any]
 _Many = Callable[[Sequence[RawLog]], list[list[Any]]]
+_Mappings = Callable[[Sequence[RawLog]], list[dict[str, Any]]]
 
 _WORD = 32  # bytes
 _SIZED = re.compile(r"(uint|int|bytes)(\d+)")
 
 
+_ONES = int.from_bytes(b"\x01" * 40, "big")
+
+
 @lru_cache(maxsize=1 << 16)
 def checksummed(address: bytes) -> str:
-    """Return an address of 20 bytes as text with its checksum (EIP-55)."""
-    return to_checksum_address(address)
+    """Return an address of 20 bytes as text with its checksum (EIP-55).
+
+    All forty digits at once: a letter becomes a capital (32 less) where the digest's digit is 8 or
+    more; in ASCII those have bit 3 (8 and 9) or bit 6 (a to f), as letters have bit 6.
+    """
+    text = address.hex().encode()
+    lower = int.from_bytes(text, "big")
+    digest = int.from_bytes(keccak(text)[:20].hex().encode(), "big")
+    capitals = (digest >> 3 | digest >> 6) & lower >> 6 & _ONES
+    return "0x" + (lower - (capitals << 5)).to_bytes(40, "big").decode()
 
 
 def is_static(one: Parameter) -> bool:
@@ -66,6 +78,7 @@ class EventDecoder:
         self._one: _One = _compiled(event, "values") if self.generated else self._general
         self._named: _One = _compiled(event, "arguments") if self.generated else self._by_name
         self._many: _Many | None = _compiled(event, "columns") if self.generated else None
+        self._mappings: _Mappings | None = _compiled(event, "mappings") if self.generated else None
 
     def decode(self, topics: Sequence[str], data: str) -> Values:
         """Return the arguments in their order, addresses as checksummed text.
@@ -84,6 +97,15 @@ class EventDecoder:
             return self._named(topics, data)
         except (ValueError, IndexError) as error:
             return self._by_name(topics, data, error)
+
+    def arguments_of(self, logs: Sequence[RawLog]) -> list[dict[str, Any]] | None:
+        """Return the arguments by name of each log; None when one of them does not fit."""
+        try:
+            if self._mappings is not None:
+                return self._mappings(logs)
+            return [self._by_name(log.topics, log.data) for log in logs]
+        except (UndecodableLog, ValueError, IndexError):
+            return None
 
     def decode_batch(
         self, logs: Sequence[RawLog], *, strict: bool = True
@@ -166,6 +188,11 @@ def _compiled(event: EventAbi, form: Form) -> Any:
         tail = [f"  a{n}({value})" for n, value in enumerate(values)]
         tail.append(f" return [{', '.join(f'c{n}' for n in range(len(values)))}]")
         indent = "  "
+    elif form == "mappings":
+        head = ["def read(logs):", " c = []; a = c.append"]
+        head += [" for log in logs:", "  t = log.topics; d = log.data"]
+        made = ", ".join(f"n{n}: {value}" for n, value in enumerate(values))
+        tail, indent = [f"  a({{{made}}})", " return c"], "  "
     else:
         head, indent = ["def read(t, d):"], " "
         made = "".join(f"{value}, " for value in values)

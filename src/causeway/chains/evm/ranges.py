@@ -279,13 +279,15 @@ def doubts(answer: LogRange, wanted: Sequence[LogFilter]) -> list[int]:
         promised = [pair for pair in pairs if bloom & pair[2] == pair[2]]
         if not promised:
             continue
-        have = {(w.address, w.topics[0] if w.topics else "") for w in answer.logs.get(number, [])}
+        have = answer.logs.get(number, [])
         fill = bloom.bit_count() / _BLOOM_BITS
         for address, topic, mask in promised:
             if fill ** mask.bit_count() > _TELLING:
                 continue
             if not any(
-                (not address or a == address) and (not topic or t == topic) for a, t in have
+                (not address or w.address == address)
+                and (not topic or (w.topics and w.topics[0] == topic))
+                for w in have
             ):
                 found.append(number)
                 break
