@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from causeway.apps.mobs import holes, partitions
@@ -180,3 +182,34 @@ async def test_the_heartbeat_says_since_when(database: Database) -> None:
         await beat(tale.ctx, lease)
         ((value,),) = await tale.rows("SELECT value FROM mobs.worker_state WHERE key = 'heartbeat'")
         assert value == {"worker_id": "w1", "started_at": NOON, "last_beat": NOON + 5}
+
+
+def shown(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"causeway_mobs_{name}", labels)
+
+
+async def test_prometheus_is_shown_the_last_minute_and_what_waits(database: Database) -> None:
+    async with story(database) as tale:
+        await tale.mixed(3, 1)
+        await tale.mixed(5, 5, seconds=90)
+        await computed(tale)
+        rule = await tale.rule(severity="critical")
+        await run(
+            tale,
+            "INSERT INTO mobs.alert_states (alert_id, state, since) VALUES (:rule, 'firing', 1)",
+            "INSERT INTO mobs.block_holes VALUES (7, 9, 'lost')",
+            rule=rule,
+        )
+        tale.clock.at += 4
+        await beat(tale.ctx, Lease("mobs:beat", "holder", 1))
+    assert shown("index_age_seconds") == 4
+    assert shown("minute_transactions", status="success") == 3
+    assert shown("minute_transactions", status="failed") == 1
+    assert shown("minute_blocks") == 1
+    assert shown("minute_gas_used") == 4 * 21_000
+    assert shown("minute_gas_price_wei", quantile="0.5") == pytest.approx(20_000_000, rel=0.01)
+    assert shown("waiting", what="traces") == 6
+    assert shown("waiting", what="minutes") == 1
+    assert shown("missing_blocks") == 3
+    assert shown("alerts_firing", severity="critical") == 1
+    assert shown("alerts_firing", severity="info") == 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import structlog
 from sqlalchemy import text
 
-from causeway.apps.mobs import holes, partitions, scanner
+from causeway.apps.mobs import gauges, holes, partitions, scanner
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.labels import label
 from causeway.apps.mobs.partitions import DAY_S
@@ -39,6 +39,7 @@ async def beat(ctx: MobsContext, lease: Lease) -> None:
                 "last_beat": now,
             },
         )
+        await gauges.show(session, now)
     await settle(ctx)
     await label(ctx)
 
