@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from causeway.connections.client import Manner
 from causeway.connections.credential import Credential, Tokens
 from causeway.connections.github import GitHub
 from causeway.connections.neynar import Neynar
+from causeway.connections.oauth_state import Started
 from causeway.connections.vault import Connection, Vault
 from causeway.connections.wakatime import WakaTime
 from causeway.sandbox.server import SandboxServer
@@ -57,17 +60,14 @@ class HandClock:
 
 
 @dataclass
-class World:
-    """Everything a test of connections needs."""
+class Providers:
+    """The providers and their clients, without a database."""
 
     sandbox: SandboxServer
     clock: HandClock
-    vault: Vault
-    keyring: Keyring
     github: GitHub
     wakatime: WakaTime
     neynar: Neynar
-    connections: Connections
 
     async def visit(self, url: str) -> dict[str, str]:
         """Go where the person is sent, as a browser would; return what comes back."""
@@ -76,6 +76,32 @@ class World:
         assert answer.status_code == 302, answer.text
         query = parse_qs(urlsplit(answer.headers["location"]).query)
         return {name: values[0] for name, values in query.items()}
+
+    def asked(self, path: str) -> int:
+        """Return how many requests came to a path of the sandbox."""
+        return sum(entry.path == path for entry in self.sandbox.log())
+
+    async def token(self, login: str = "alice", provider: str = "github") -> Credential:
+        """Return a fresh token of somebody, as the end of an authorization gives it."""
+        self.sandbox.settings.github_login = login
+        self.sandbox.settings.wakatime_username = login
+        client = self.github if provider == "github" else self.wakatime
+        assert client.oauth is not None
+        verifier = "v" * 43
+        digest = hashlib.sha256(verifier.encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        back = await self.visit(client.oauth.authorization_url(Started("state", challenge)))
+        tokens = await client.oauth.exchange(back["code"], verifier)
+        return Credential(provider, "oauth", tokens.access_token, scopes=tokens.scopes)
+
+
+@dataclass
+class World(Providers):
+    """Everything a test of connections needs."""
+
+    vault: Vault
+    keyring: Keyring
+    connections: Connections
 
     async def connect(self, subject: str = ALICE, login: str = "alice") -> Connection:
         """Connect a GitHub account from the first request to the last."""
@@ -91,14 +117,10 @@ class World:
         account = await self.wakatime.account(credential)
         return await self.vault.save("wakatime", subject, tokens, account)
 
-    def asked(self, path: str) -> int:
-        """Return how many requests came to a path of the sandbox."""
-        return sum(entry.path == path for entry in self.sandbox.log())
-
 
 @asynccontextmanager
-async def world(database: Database, manner: Manner | None = None) -> AsyncGenerator[World]:
-    """Serve the providers and open the vault."""
+async def providers(manner: Manner | None = None) -> AsyncGenerator[Providers]:
+    """Serve the providers."""
     clock = HandClock()
     settings = SandboxSettings(
         wakatime_keys={WAKA_KEY: "alice"}, neynar_api_key=NEYNAR_KEY, neynar_per_minute=1000
@@ -130,12 +152,25 @@ async def world(database: Database, manner: Manner | None = None) -> AsyncGenera
         neynar = Neynar(
             SecretStr(NEYNAR_KEY), api_url=sandbox.neynar_url, manner=manner, clock=clock
         )
-        keyring = Keyring([new_key()])
-        vault = Vault(database, keyring, "motify")
-        connections = Connections(vault, {"github": hub, "wakatime": waka}, clock=clock)
         try:
-            yield World(sandbox, clock, vault, keyring, hub, waka, neynar, connections)
+            yield Providers(sandbox, clock, hub, waka, neynar)
         finally:
-            await connections.aclose()
             for client in (hub, waka, neynar):
                 await client.aclose()
+
+
+@asynccontextmanager
+async def world(database: Database, manner: Manner | None = None) -> AsyncGenerator[World]:
+    """Serve the providers and open the vault."""
+    async with providers(manner) as p:
+        keyring = Keyring([new_key()])
+        vault = Vault(database, keyring, "motify")
+        connections = Connections(
+            vault, {"github": p.github, "wakatime": p.wakatime}, clock=p.clock
+        )
+        try:
+            yield World(
+                p.sandbox, p.clock, p.github, p.wakatime, p.neynar, vault, keyring, connections
+            )
+        finally:
+            await connections.aclose()

@@ -20,33 +20,31 @@ from causeway.base.errors import (
 from causeway.connections.credential import Account, Credential
 from causeway.connections.errors import CredentialRefused, NoData
 from causeway.connections.neynar import Neynar
+from causeway.connections.oauth_state import Started
 from causeway.connections.wakatime import is_api_key
 from causeway.sandbox.github import account_id
-from causeway.store.engine import Database
-from tests.connections import ALICE, WAKA_KEY, World, world
+from tests.connections import ALICE, WAKA_KEY, Providers, providers
 
 FIRST, LAST = date(2026, 10, 1), date(2026, 10, 7)
 
 
 @pytest.fixture(name="w")
-async def _world(database: Database) -> AsyncIterator[World]:
-    async with world(database) as opened:
+async def _providers() -> AsyncIterator[Providers]:
+    async with providers() as opened:
         yield opened
 
 
 @pytest.fixture
-async def github(w: World) -> Credential:
-    await w.connect()
-    return await w.connections.credential("github", ALICE)
+async def github(w: Providers) -> Credential:
+    return await w.token()
 
 
 @pytest.fixture
-async def waka(w: World) -> Credential:
-    await w.connect_key()
-    return await w.connections.credential("wakatime", ALICE)
+def waka() -> Credential:
+    return Credential("wakatime", "api_key", SecretStr(WAKA_KEY))
 
 
-async def test_contributions_of_every_day(w: World, github: Credential) -> None:
+async def test_contributions_of_every_day(w: Providers, github: Credential) -> None:
     w.sandbox.settings.github_contributions = {
         "alice": {
             FIRST - timedelta(days=1): (90, 9, 9),
@@ -65,7 +63,7 @@ async def test_contributions_of_every_day(w: World, github: Credential) -> None:
     assert reading["answer"]["login"] == "alice"
 
 
-async def test_one_day_and_many_years(w: World, github: Credential) -> None:
+async def test_one_day_and_many_years(w: Providers, github: Credential) -> None:
     assert (await w.github.contributions(github, FIRST, FIRST)).days == {FIRST: 0}
     first, last = date(2023, 6, 1), date(2026, 5, 31)  # a leap day is among them
     w.sandbox.settings.github_contributions = {
@@ -80,7 +78,7 @@ async def test_one_day_and_many_years(w: World, github: Credential) -> None:
 
 
 async def test_a_renamed_account_is_the_same_and_another_one_is_refused(
-    w: World, github: Credential
+    w: Providers, github: Credential
 ) -> None:
     renamed = Credential(
         "github", "oauth", github.token, account=Account(str(account_id("alice")), "old-name")
@@ -92,7 +90,7 @@ async def test_a_renamed_account_is_the_same_and_another_one_is_refused(
 
 
 async def test_days_left_out_are_not_days_without_contributions(
-    w: World, github: Credential
+    w: Providers, github: Credential
 ) -> None:
     w.sandbox.fault("github", "lost_days")
     with pytest.raises(ProviderUnavailable, match="left out 3 days"):
@@ -132,7 +130,7 @@ async def test_days_left_out_are_not_days_without_contributions(
     ],
 )  # fmt: skip
 async def test_github_s_failures_are_told_apart(
-    w: World, github: Credential, fault: dict[str, Any], error: type[Exception]
+    w: Providers, github: Credential, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     w.sandbox.fault("github", match="graphql", **fault)
     with pytest.raises(error) as raised:
@@ -142,7 +140,7 @@ async def test_github_s_failures_are_told_apart(
 
 
 async def test_used_up_points_are_waited_for_until_the_hour_is_over(
-    w: World, github: Credential
+    w: Providers, github: Credential
 ) -> None:
     w.sandbox.settings.github_per_hour = 3
     for _ in range(3):
@@ -154,14 +152,13 @@ async def test_used_up_points_are_waited_for_until_the_hour_is_over(
     assert w.asked("/github-api/graphql") == 3
     # REST is counted apart, and so is everybody else.
     assert (await w.github.account(github)).name == "alice"
-    await w.connect("0xother", "bob")
-    await w.github.contributions(await w.connections.credential("github", "0xother"), FIRST, LAST)
+    await w.github.contributions(await w.token("bob"), FIRST, LAST)
     w.clock.move(3601)
     await w.github.contributions(github, FIRST, LAST)
 
 
 async def test_used_up_by_somebody_else_it_is_learned_from_the_answer(
-    w: World, github: Credential
+    w: Providers, github: Credential
 ) -> None:
     w.sandbox.settings.github_per_hour = 2
     other = Credential("github", "oauth", github.token)
@@ -172,13 +169,13 @@ async def test_used_up_by_somebody_else_it_is_learned_from_the_answer(
     assert limited.value.retry_after_s == pytest.approx(3600, abs=2)
 
 
-async def test_the_days_are_checked(w: World, github: Credential, waka: Credential) -> None:
+async def test_the_days_are_checked(w: Providers, github: Credential, waka: Credential) -> None:
     for provider, credential in ((w.github.contributions, github), (w.wakatime.summaries, waka)):
         with pytest.raises(InvalidInput, match="after the last"):
             await provider(credential, LAST, FIRST)
 
 
-async def test_coding_time_of_every_day(w: World, waka: Credential) -> None:
+async def test_coding_time_of_every_day(w: Providers, waka: Credential) -> None:
     w.sandbox.settings.wakatime_seconds = {"alice": {FIRST: 3600.5, LAST: 1800.25}}
     found = await w.wakatime.summaries(waka, FIRST, LAST)
     assert len(found.days) == 7
@@ -188,30 +185,32 @@ async def test_coding_time_of_every_day(w: World, waka: Credential) -> None:
     assert entry.query == {"start": "2026-10-01", "end": "2026-10-07", "timezone": "UTC"}
 
 
-async def test_coding_time_by_a_token(w: World) -> None:
-    from causeway.connections import flow
-
-    w.sandbox.settings.wakatime_username = "alice"
+async def test_coding_time_by_a_token(w: Providers) -> None:
     w.sandbox.settings.wakatime_seconds = {"alice": {FIRST: 60.0}}
-    begun = await flow.begin(w.vault, w.wakatime, ALICE)
-    assert "code_challenge" not in begun.url
-    back = await w.visit(begun.url)
-    await flow.finish(w.vault, w.wakatime, code=back["code"], state=back["state"])
-
-    async def total(credential: Credential) -> float:
-        return (await w.wakatime.summaries(credential, FIRST, LAST)).total_s
-
-    assert await w.connections.call("wakatime", ALICE, total) == 60
-    w.clock.move(365 * 86_400)
-    assert await w.connections.call("wakatime", ALICE, total) == 60
-    token = (await w.connections.credential("wakatime", ALICE)).token
-    await w.wakatime.revoke(token)
-    await w.wakatime.revoke(token)
+    credential = await w.token("alice", "wakatime")
+    assert (await w.wakatime.summaries(credential, FIRST, LAST)).total_s == 60
+    await w.wakatime.revoke(credential.token)
+    await w.wakatime.revoke(credential.token)
     with pytest.raises(CredentialRefused):
-        await w.wakatime.account(Credential("wakatime", "oauth", token))
+        await w.wakatime.account(credential)
 
 
-async def test_a_short_history_is_no_data_and_not_zero(w: World, waka: Credential) -> None:
+async def test_wakatime_s_tokens_are_refreshed(w: Providers) -> None:
+    assert w.wakatime.oauth is not None
+    url = w.wakatime.oauth.authorization_url(Started("state", "challenge"))
+    assert "code_challenge" not in url  # not documented there
+    back = await w.visit(url)
+    tokens = await w.wakatime.oauth.exchange(back["code"], "")
+    assert tokens.scopes == ("read_summaries",)
+    assert tokens.expires_at == w.clock.now() + timedelta(days=365)
+    assert tokens.refresh_token is not None
+    again = await w.wakatime.oauth.refresh(tokens.refresh_token)
+    assert again.access_token != tokens.access_token
+    with pytest.raises(CredentialRefused, match="invalid_grant"):
+        await w.wakatime.oauth.refresh(tokens.refresh_token)
+
+
+async def test_a_short_history_is_no_data_and_not_zero(w: Providers, waka: Credential) -> None:
     w.sandbox.settings.wakatime_history_days = 28
     with pytest.raises(NoData, match="does not tell of 3 days, the first 2026-10-01"):
         await w.wakatime.summaries(waka, FIRST, LAST)
@@ -238,7 +237,7 @@ async def test_a_short_history_is_no_data_and_not_zero(w: World, waka: Credentia
     ],
 )  # fmt: skip
 async def test_wakatime_s_failures_are_told_apart(
-    w: World, waka: Credential, fault: dict[str, Any], error: type[Exception]
+    w: Providers, waka: Credential, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     w.sandbox.fault("wakatime", match="summaries", **fault)
     with pytest.raises(error):
@@ -248,22 +247,24 @@ async def test_wakatime_s_failures_are_told_apart(
 
 @pytest.mark.parametrize("status", [429, 302])
 async def test_wakatime_s_limit_is_an_outage_whatever_it_answers(
-    w: World, waka: Credential, status: int
+    w: Providers, waka: Credential, status: int
 ) -> None:
     w.sandbox.settings.wakatime_per_5_minutes = 2
     w.sandbox.settings.wakatime_limit_status = status  # pyright: ignore[reportAttributeAccessIssue]
-    await w.wakatime.summaries(waka, FIRST, LAST)
+    for _ in range(2):
+        await w.wakatime.summaries(waka, FIRST, LAST)
     with pytest.raises(TransientError):
         await w.wakatime.summaries(waka, FIRST, LAST)
     w.clock.move(301)
     await w.wakatime.summaries(waka, FIRST, LAST)
 
 
-async def test_a_wrong_key_is_refused_and_a_right_one_probed(w: World) -> None:
+async def test_a_wrong_key_is_refused_and_a_right_one_probed(w: Providers) -> None:
     wrong = SecretStr("waka_" + "0" * 30)
     with pytest.raises(CredentialRefused):
         await w.wakatime.account(Credential("wakatime", "api_key", wrong))
-    assert (await w.connect_key()).account is not None
+    right = Credential("wakatime", "api_key", SecretStr(WAKA_KEY))
+    assert (await w.wakatime.account(right)).name == "alice"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_the_form_of_an_api_key(text: str, fine: bool) -> None:
 BEGIN, END = datetime(2026, 10, 1, 10, tzinfo=UTC), datetime(2026, 10, 3, 10, tzinfo=UTC)
 
 
-async def test_accounts_of_wallets(w: World) -> None:
+async def test_accounts_of_wallets(w: Providers) -> None:
     wallets = [f"0x{n:040x}" for n in range(800)]
     w.sandbox.settings.neynar_accounts = {wallets[3].upper(): (9, 4), wallets[700]: (12,)}
     found = await w.neynar.accounts([wallet.upper() for wallet in wallets])
@@ -299,7 +300,7 @@ async def test_accounts_of_wallets(w: World) -> None:
         await w.neynar.account(wallets[0])
 
 
-async def test_a_verification_alone_is_found(w: World) -> None:
+async def test_a_verification_alone_is_found(w: Providers) -> None:
     w.sandbox.settings.neynar_accounts = {ALICE: (7,)}
     w.sandbox.fault("neynar", "status", status=404, match="bulk-by-address")
     assert await w.neynar.account(ALICE) == 7
@@ -309,12 +310,12 @@ async def test_a_verification_alone_is_found(w: World) -> None:
     "body",
     ['{"result": {"0xabc": [{"fid": 5}, {"fid": 3}]}}', '{"0xABC": [{"fid": 3}, {"fid": 5}]}'],
 )
-async def test_accounts_in_either_shape(w: World, body: str) -> None:
+async def test_accounts_in_either_shape(w: Providers, body: str) -> None:
     w.sandbox.fault("neynar", "status", status=200, body=body)
     assert await w.neynar.accounts(["0xAbc"]) == {"0xabc": (3, 5)}
 
 
-async def test_casts_of_exactly_the_window(w: World) -> None:
+async def test_casts_of_exactly_the_window(w: Providers) -> None:
     inside = [BEGIN, BEGIN + timedelta(hours=1), END - timedelta(milliseconds=1)]
     outside = [BEGIN - timedelta(milliseconds=1), END, END + timedelta(days=9)]
     w.sandbox.settings.neynar_casts = {5: tuple(inside + outside), 6: ()}
@@ -324,7 +325,7 @@ async def test_casts_of_exactly_the_window(w: World) -> None:
         await w.neynar.casts(77, BEGIN, END)
 
 
-async def test_the_most_active_are_read_to_the_end(w: World) -> None:
+async def test_the_most_active_are_read_to_the_end(w: Providers) -> None:
     """2,000 casts: more than the first ten pages hold."""
     times = tuple(BEGIN + timedelta(seconds=60 * n) for n in range(2000))
     w.sandbox.settings.neynar_casts = {5: times}
@@ -333,14 +334,14 @@ async def test_the_most_active_are_read_to_the_end(w: World) -> None:
     assert len({cast.hash for cast in found}) == 2000
 
 
-async def test_pages_beyond_the_window_are_not_read(w: World) -> None:
+async def test_pages_beyond_the_window_are_not_read(w: Providers) -> None:
     old = tuple(BEGIN - timedelta(seconds=60 * n) for n in range(1, 3000))
     w.sandbox.settings.neynar_casts = {5: (BEGIN, *old)}
     assert [cast.at for cast in await w.neynar.casts(5, BEGIN, END)] == [BEGIN]
     assert w.asked("/neynar/v2/farcaster/feed/user/casts/") == 2
 
 
-async def test_pages_that_lead_in_circles_are_an_error(w: World) -> None:
+async def test_pages_that_lead_in_circles_are_an_error(w: Providers) -> None:
     w.sandbox.settings.neynar_casts = {5: (BEGIN,)}
     w.sandbox.fault("neynar", "same_page")
     with pytest.raises(ProviderUnavailable, match="same page"):
@@ -364,7 +365,7 @@ async def test_pages_that_lead_in_circles_are_an_error(w: World) -> None:
         f'"{int(BEGIN.timestamp())}"',
     ],
 )
-async def test_times_and_wrappers_in_every_form(w: World, body: str, written: str) -> None:
+async def test_times_and_wrappers_in_every_form(w: Providers, body: str, written: str) -> None:
     w.sandbox.fault("neynar", "status", status=200, body=body.replace("%s", written))
     (cast,) = await w.neynar.casts(5, BEGIN, END)
     assert (cast.hash, cast.at) == ("0x1", BEGIN)
@@ -388,14 +389,14 @@ async def test_times_and_wrappers_in_every_form(w: World, body: str, written: st
     ],
 )  # fmt: skip
 async def test_neynar_s_failures_are_told_apart(
-    w: World, fault: dict[str, Any], error: type[Exception]
+    w: Providers, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     w.sandbox.fault("neynar", **fault)
     with pytest.raises(error):
         await w.neynar.casts(5, BEGIN, END)
 
 
-async def test_another_casts_address_and_no_key(w: World) -> None:
+async def test_another_casts_address_and_no_key(w: Providers) -> None:
     w.sandbox.settings.neynar_casts = {5: (BEGIN,)}
     neynar = Neynar(
         SecretStr(w.sandbox.settings.neynar_api_key),

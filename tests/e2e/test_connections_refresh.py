@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import ProviderUnavailable
+from causeway.connections import flow
 from causeway.connections.access import Connections
 from causeway.connections.credential import Account, Credential
 from causeway.connections.errors import CredentialRefused, NotConnected
@@ -228,6 +229,7 @@ CHILD = """
 import asyncio, sys
 from pydantic import SecretStr
 from causeway.connections import github
+from causeway.connections import flow
 from causeway.connections.access import Connections
 from causeway.connections.vault import Vault
 from causeway.store.encryption import Keyring
@@ -322,3 +324,15 @@ async def test_several_processes_refresh_once(database: Database) -> None:
         assert [code for code, _ in ended] == [0, 0, 0], ended
         assert {said.strip() for _, said in ended} == {"2"}
         assert w.asked(TOKEN_PATH) == 2
+
+
+async def test_a_key_does_not_expire_and_a_wakatime_token_is_refreshed(w: World) -> None:
+    w.sandbox.settings.wakatime_username = "bob"
+    begun = await flow.begin(w.vault, w.wakatime, "0xbob")
+    back = await w.visit(begun.url)
+    await flow.finish(w.vault, w.wakatime, code=back["code"], state=back["state"])
+    await w.connect_key()
+    w.clock.move(366 * 86_400)
+    assert (await w.connections.call("wakatime", "0xbob", w.wakatime.account)).name == "bob"
+    assert (await w.connections.call("wakatime", ALICE, w.wakatime.account)).name == "alice"
+    assert w.asked("/wakatime/oauth/token") == 2
