@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from causeway.base.errors import ConfigurationError
 from causeway.chains import methods
 from causeway.chains.breaker import Breaker
-from causeway.chains.budget import Budget
+from causeway.chains.budget import Budget, budgets_from
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.head import agree
 from causeway.chains.protocol import Block
@@ -188,6 +189,19 @@ def test_retry_after_is_waited_for_and_a_plan_is_never_exceeded() -> None:
     assert budget.blocked_s(106) == 1
     assert budget.blocked_s(107) == 0
     assert budget.rate(1e6) == 25
+
+
+def test_budgets_are_read_by_endpoint_and_what_is_none_is_named() -> None:
+    found = budgets_from("base-1=25, mantle.main-2=330cu/s\nother=0.5/s")
+    assert {name: (b.rate(0), b.weighed) for name, b in found.items()} == {
+        "base-1": (25, False),
+        "mantle.main-2": (330, True),
+        "other": (0.5, False),
+    }
+    assert budgets_from("") == {}
+    for wrong in ("base-1", "base-1=fast", "base-1=0", "base-1=-3", "=3"):
+        with pytest.raises(ConfigurationError, match="CAUSEWAY_RPC_BUDGETS"):
+            budgets_from(wrong)
 
 
 # Record

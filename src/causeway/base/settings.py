@@ -131,6 +131,11 @@ class KernelSettings(Settings):
         validation_alias="CAUSEWAY_POLL_ONLY",
         description="true behind a transaction-mode pooler, where LISTEN does not work",
     )
+    rpc_budgets: str = Field(
+        "",
+        validation_alias="CAUSEWAY_RPC_BUDGETS",
+        description="what RPC endpoints may be asked a second: base-mainnet-1=25, mantle-2=330cu",
+    )
     grace_s: float = Field(
         20.0,
         ge=0,

@@ -8,7 +8,10 @@ again. Retry-After is honoured: nothing is asked until then.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
+
+from causeway.base.errors import ConfigurationError
 
 _WATCHED_S = 10.0
 _GROWTH_A_MINUTE = 1.1
@@ -102,3 +105,23 @@ class Budget:
             grown = self._tokens + (now - self._filled_at) * rate
             self._tokens = min(grown, max(rate, 1.0))  # one second's worth at most
         self._filled_at = now
+
+
+_WRITTEN = re.compile(r"([\w.-]+)=(\d+(?:\.\d+)?)(cu)?(?:/s)?")
+
+
+def budgets_from(text: str) -> dict[str, Budget]:
+    """Read budgets by endpoint: `base-mainnet-1=25, base-mainnet-2=330cu`.
+
+    A number is requests a second, with `cu` compute units a second. Raises `ConfigurationError`.
+    """
+    found: dict[str, Budget] = {}
+    for part in filter(None, re.split(r"[,\s]+", text)):
+        written = _WRITTEN.fullmatch(part)
+        if written is None or float(written[2]) <= 0:
+            raise ConfigurationError(
+                f"CAUSEWAY_RPC_BUDGETS: {part!r} is not written like base-mainnet-1=25 "
+                "(requests a second) or base-mainnet-1=330cu (compute units a second)"
+            )
+        found[written[1]] = Budget(float(written[2]), weighed=written[3] is not None)
+    return found

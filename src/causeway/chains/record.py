@@ -73,5 +73,6 @@ class Record:
 
     def _note(self, now: float, lost: float) -> None:
         known = self._lost_now(now)
-        self._lost = known + (lost - known) * _NEWEST
+        # The first few calls count alike: one failure of one call is all of them.
+        self._lost = known + (lost - known) * max(_NEWEST, 1 / self.calls)
         self._lost_at = now
