@@ -12,7 +12,7 @@ from rich.table import Table
 from causeway.app import AnyApp
 from causeway.base import logging
 from causeway.base.settings import KernelSettings, Settings, describe, load
-from causeway.cli import relayer
+from causeway.cli import connections, relayer
 from causeway.runtime import discover
 
 Apps = Annotated[
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
         demo
     )
     cli.add_typer(relayer.commands, name="relayer", help="What is sent to chains, and its switch.")
+    cli.add_typer(connections.commands, name="connections")
     for app in discover.find_apps():
         if app.commands is not None:
             cli.add_typer(app.commands, name=app.name, help=f"{app.title}: its own commands.")
