@@ -28,6 +28,8 @@ from causeway.pipelines.loops import LeasedLoop
 from causeway.pipelines.schedules import Schedule
 from causeway.pipelines.stage import Stage
 from causeway.relayer.kind import UnitKind
+from causeway.relayer.lane import RelayerSettings
+from causeway.relayer.notices import OnNotice
 from causeway.relayer.relayer import Relayer
 from causeway.store.engine import Database
 
@@ -56,8 +58,13 @@ class SignerConfig:
     """Who signs an app's transactions on a chain, and what kinds of units they carry."""
 
     chain: str
-    signer: Signer
+    #: One, or several that share the work.
+    signer: Signer | Sequence[Signer]
     kinds: tuple[UnitKind, ...]
+    #: The app's own limits; the installation's (CAUSEWAY_RELAYER_…) come on top.
+    settings: RelayerSettings = field(default_factory=RelayerSettings)
+    #: Hears what a person should know (a balance that is low, a stop), in the commit it belongs to.
+    on_notice: OnNotice | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ class Context(Generic[S, V]):
     chains: Mapping[str, EvmChain] = field(default_factory=dict[str, EvmChain])
     indexers: dict[str, Indexer] = field(default_factory=dict[str, Indexer])
     relayers: dict[str, Relayer] = field(default_factory=dict[str, Relayer])
+    #: By chain: who signs by the installation's settings (CAUSEWAY_SIGNERS), in place of keys of
+    #: the app's own.
+    signers: Mapping[str, tuple[Signer, ...]] = field(default_factory=dict[str, tuple[Signer, ...]])
     #: Rings the bell of a stage of this app, after the commit that gave it work.
     ring: Callable[[str], Awaitable[None]] | None = None
 

@@ -13,6 +13,7 @@ from causeway.app import AnyApp
 from causeway.base import logging
 from causeway.base.settings import KernelSettings, Settings, describe, load
 from causeway.cli import connections, relayer
+from causeway.relayer.settings import RelayerEnvironment
 from causeway.runtime import discover
 
 Apps = Annotated[
@@ -140,6 +141,7 @@ def doctor(apps: Apps = None) -> None:
 def config(apps: Apps = None) -> None:
     """Show every setting in force and where its value came from, secrets hidden."""
     _show("kernel", load(KernelSettings))
+    _show("relayer", load(RelayerEnvironment))
     found: list[AnyApp] = discover.find_apps(apps or ())
     for app in found:
         _show(app.title, load(app.settings))

@@ -20,16 +20,12 @@ from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
 from causeway.chains.report import show
 from causeway.indexing.indexer import Indexer
 from causeway.pipelines.bells import Bells
-from causeway.relayer.lane import RelayerSettings
-from causeway.relayer.relayer import Relayer
+from causeway.runtime import relayers
 from causeway.store import migrate
 from causeway.store.embedded import EmbeddedPostgres
 from causeway.store.engine import Database
 
 log = structlog.get_logger(__name__)
-
-#: Another process takes a dead relayer's work over after this, seconds.
-RELAYER_LEASE_S = 6.0
 
 
 @dataclass
@@ -106,6 +102,7 @@ async def open_installation(
             installation.contexts[app.name] = await _context(
                 stack, app, settings[app.name], installation
             )
+        relayers.check_accounts(installation.contexts.values())
         yield installation
 
 
@@ -140,20 +137,7 @@ async def _context(
                 poll_interval_s=config.poll_s,
                 max_range=config.log_range,
             )
-    if app.signers is not None:
-        for signer in app.signers(ctx):
-            ctx.relayers[signer.chain] = Relayer(
-                installation.database,
-                chains[signer.chain],
-                signer.signer,
-                signer.kinds,
-                settings=RelayerSettings(
-                    poll_s=configs[signer.chain].poll_s,
-                    poll_only=installation.kernel.poll_only
-                    or not installation.database.has_own_session,
-                    lease_s=RELAYER_LEASE_S,
-                ),
-            )
+    await relayers.open_relayers(stack, app, ctx, configs)
     return ctx
 
 

@@ -9,7 +9,7 @@ from eth_utils.crypto import keccak
 from causeway.app import CheckResult
 from causeway.apps.glisk.context import GliskContext
 from causeway.apps.glisk.contract import contract_abi
-from causeway.apps.glisk.services import keeper
+from causeway.apps.glisk.services import keepers_of
 from causeway.apps.glisk.units import CHAIN
 from causeway.base.errors import CausewayError
 
@@ -55,7 +55,7 @@ async def _contract(ctx: GliskContext) -> CheckResult:
 
 
 async def _keeper(ctx: GliskContext) -> CheckResult:
-    name, signer = "glisk: keeper", keeper(ctx.settings)
+    name, signer = "glisk: keeper", next(iter(keepers_of(ctx)), None)
     if signer is None:
         return CheckResult(name, False, "no key", "set KEEPER_PRIVATE_KEY or KEEPER_KEYSTORE")
     chain, abi, contract = ctx.chains[CHAIN], contract_abi(), ctx.settings.contract or ""

@@ -84,11 +84,17 @@ def chains(settings: GliskSettings) -> Sequence[ChainConfig]:
 
 
 def signers(ctx: GliskContext) -> Sequence[SignerConfig]:
-    """Return the keeper, when it is configured and reveals are made here."""
-    signer = keeper(ctx.settings)
-    if signer is None or CHAIN not in ctx.chains:
+    """Return the keepers, when any is configured and reveals are made here."""
+    keepers = keepers_of(ctx)
+    if not keepers or CHAIN not in ctx.chains:
         return ()
-    return (SignerConfig(CHAIN, signer, (reveal_kind(ctx.settings),)),)
+    return (SignerConfig(CHAIN, keepers, (reveal_kind(ctx.settings),)),)
+
+
+def keepers_of(ctx: GliskContext) -> tuple[Signer, ...]:
+    """Return who signs reveals: by the installation's settings, else the app's own key."""
+    own = None if CHAIN in ctx.signers else keeper(ctx.settings)
+    return ctx.signers.get(CHAIN, () if own is None else (own,))
 
 
 def keeper(settings: GliskSettings) -> Signer | None:

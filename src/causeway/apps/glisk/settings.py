@@ -93,6 +93,11 @@ class GliskSettings(Settings):
     )
     keeper_keystore: str | None = Field(None, description="encrypted keystore file instead")
     keeper_keystore_password: SecretStr | None = Field(None, description="its password")
+    other_signers: CommaSeparated = Field(
+        (),
+        validation_alias="CAUSEWAY_SIGNERS",
+        description="glisk/base=…: keys in key services instead, one or several",
+    )
     batch_reveal_wait_seconds: float = Field(
         5.0, ge=0, le=60, description="wait for more tokens after the first is ready"
     )
@@ -257,7 +262,8 @@ class GliskSettings(Settings):
         problems = self.missing()
         if not self.alchemy_webhook_secret:
             problems.append("ALCHEMY_WEBHOOK_SECRET: without it every webhook is refused")
-        if self.keeper_private_key is None and self.keeper_keystore is None:
+        own = self.keeper_private_key is not None or self.keeper_keystore is not None
+        if not own and not any(one.startswith("glisk/") for one in self.other_signers):
             problems.append("KEEPER_PRIVATE_KEY (or KEEPER_KEYSTORE): nothing can be revealed")
         if not (self.pinata_jwt or (self.pinata_api_key and self.pinata_api_secret)) and (
             self.ipfs_api_url is None
