@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causeway.apps.mobs.providers import digest, keyless, masked
 from causeway.apps.mobs.scoring import leader, score
+from causeway.apps.mobs.urls import digest, keyless, masked
 from causeway.base.errors import InvalidInput
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,33 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs.capabilities import METHODS
 from causeway.apps.mobs.context import CHAIN, MobsContext
-from causeway.base.errors import Conflict, InvalidInput, NotFound
+from causeway.apps.mobs.urls import digest, keyless, masked
+from causeway.base.errors import Conflict, NotFound
 from causeway.chains.endpoint import Endpoint, SecretUrl
 
 log = structlog.get_logger(__name__)
-
-#: What looks like a key: 20 characters and more of base62, with the dashes some have.
-_KEY = re.compile(
-    r"[A-Za-z0-9_-]*[A-Za-z0-9]{20,}[A-Za-z0-9_-]*|[A-Za-z0-9]{16,}[_-][A-Za-z0-9_-]*"
-)
-
-
-def masked(url: str) -> str:
-    """Return an address as it may be shown: user, query and path parts like keys are `…`."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    if parts.port:
-        host += f":{parts.port}"
-    if parts.username or parts.password:
-        host = f"…@{host}"
-    path = "/".join("…" if _KEY.fullmatch(one) else one for one in parts.path.split("/"))
-    query = "?…" if parts.query else ""
-    return f"{parts.scheme}://{host}{path}{query}"
-
-
-def digest(url: str) -> bytes:
-    """Return what an address is known by in the database."""
-    return hashlib.sha256(url.encode()).digest()
 
 
 @dataclass(frozen=True)
@@ -105,19 +81,6 @@ async def known(session: AsyncSession, ctx: MobsContext) -> list[Provider]:
             continue
         found.append(Provider(row["id"], row["name"], url, dict(row)))
     return found
-
-
-def keyless(url: str) -> str:
-    """Return an address that may lie in the database; `InvalidInput` when it holds a key."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput("url must be an http or https address")
-    if masked(url) != url:
-        raise InvalidInput(
-            "url holds a key or a password, which is not kept in the database; "
-            "put it into MANTLE_RPC_ENDPOINTS"
-        )
-    return url
 
 
 async def add(session: AsyncSession, name: str, url: str, chain_id: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from causeway.apps.mobs.providers import masked
+from causeway.apps.mobs.urls import masked
 from causeway.base.errors import InvalidInput
 
 #: Only these may be named: the environment holds more than channels.
