@@ -169,6 +169,18 @@ async def test_used_up_by_somebody_else_it_is_learned_from_the_answer(
     assert limited.value.retry_after_s == pytest.approx(3600, abs=2)
 
 
+async def test_a_token_taken_back_is_seen_at_once_and_asking_costs_nothing(
+    w: Providers, github: Credential
+) -> None:
+    w.sandbox.settings.github_per_hour = 2
+    for _ in range(5):
+        assert (await w.github.account(github)).name == "alice"
+    assert [e.status for e in w.sandbox.log() if e.path == "/github-api/user"] == [200] + [304] * 4
+    w.sandbox.settings.github_revoked = ("alice",)
+    with pytest.raises(CredentialRefused):
+        await w.github.account(github)
+
+
 async def test_the_days_are_checked(w: Providers, github: Credential, waka: Credential) -> None:
     for provider, credential in ((w.github.contributions, github), (w.wakatime.summaries, waka)):
         with pytest.raises(InvalidInput, match="after the last"):

@@ -120,11 +120,13 @@ class ProviderClient:
         repeatable: bool | None = None,
         resource: str = "",
         accept: frozenset[int] = frozenset(),
+        confirm: bool = False,
     ) -> Response:
         """Ask, and return an answer of 2xx, or of one of the statuses in `accept`.
 
         `operation` names the call in the metrics. `repeatable` says that asking twice does no
-        harm; GET is. `resource` names what the provider counts apart.
+        harm; GET is. `resource` names what the provider counts apart. With `confirm` nothing is
+        answered from memory without the provider saying that it still holds.
 
         Raises `RateLimited`, `ProviderUnavailable`, `CredentialRefused`, `NoData` (404),
         `ConfigurationError` (what is refused is ours) or `PermanentError`. Nothing of the answer's
@@ -137,7 +139,7 @@ class ProviderClient:
             version = credential.version if credential else 0
             key = f"{who} {version} {path}?{urlencode(params or {})}"
         kept = self._answers.get(key) if key else None
-        if kept is not None and kept.fresh_until > self._now():
+        if kept is not None and not confirm and kept.fresh_until > self._now():
             self._count(operation, "cached")
             return kept.response
         sent = {**(headers or {}), **(kept.conditions if kept else {})}
@@ -216,6 +218,8 @@ class ProviderClient:
         reading = read_limits(response.headers, now)
         budget = self._budgets.of(bucket)
         if reading is not None:
+            if response.status == 304:
+                budget.not_counted()
             budget.learn(reading, now)
         failure = self._judge(response, reading, now) if self._judge else None
         if failure is None and not response.ok and response.status not in accept:

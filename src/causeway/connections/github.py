@@ -140,7 +140,13 @@ class GitHub:
     async def account(self, credential: Credential) -> Account:
         """Return whose token that is: the number of the account, which no renaming changes."""
         answer = await self._client.request(
-            "user", "GET", "/user", credential=credential, headers=_bearer(credential) | _ACCEPT
+            "user",
+            "GET",
+            "/user",
+            credential=credential,
+            headers=_bearer(credential) | _ACCEPT,
+            # GitHub lets it be kept for a minute; a token that was taken back is seen at once.
+            confirm=True,
         )
         try:
             user = _User.model_validate_json(answer.body)

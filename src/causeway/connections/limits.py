@@ -82,6 +82,11 @@ class Budget:
             else:
                 self._left = Reading(self._left.remaining - 1, self._left.resets_at)
 
+    def not_counted(self) -> None:
+        """Take back what was counted: an answer that says "unchanged" costs nothing."""
+        if self._left is not None:
+            self._left = Reading(self._left.remaining + 1, self._left.resets_at)
+
     def learn(self, reading: Reading, now: float) -> None:
         """Take over what an answer said.
 

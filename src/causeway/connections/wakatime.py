@@ -120,7 +120,12 @@ class WakaTime:
     async def account(self, credential: Credential) -> Account:
         """Return whose key or token that is; `CredentialRefused` when it is none."""
         answer = await self._client.request(
-            "user", "GET", "/users/current", credential=credential, headers=_header(credential)
+            "user",
+            "GET",
+            "/users/current",
+            credential=credential,
+            headers=_header(credential),
+            confirm=True,
         )
         try:
             user = _UserAnswer.model_validate_json(answer.body).data
