@@ -41,7 +41,7 @@ def downgrade():
 
 
 #: The rooms that declare tables on the kernel's metadata.
-ROOMS = ("store", "chains", "indexing", "pipelines", "relayer", "connections", "auth", "live", "ops")
+ROOMS = tuple("store chains indexing pipelines relayer connections auth live ops".split())
 
 
 def load_every_model() -> None:

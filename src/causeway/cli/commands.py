@@ -41,6 +41,7 @@ def build() -> typer.Typer:
     cli.command(help="Check database, chains, keys and services, and say how to mend what fails.")(
         doctor
     )
+    cli.command(help="Ask the chains' providers, and show how each does and why.")(chains)
     cli.command(help="Show every setting in force and where its value came from.")(config)
     cli.command(help="Watch mints become revealed pictures on a chain of your own, end to end.")(
         demo
@@ -136,6 +137,16 @@ def doctor(apps: Apps = None) -> None:
             console.print(f"       → {result.fix}", highlight=False)
     if not all(result.ok for result in results):
         raise SystemExit(1)
+
+
+def chains(
+    apps: Apps = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often to ask.")] = 5,
+) -> None:
+    """Ask the chains' providers, and show how each does and why."""
+    from causeway.cli.chains import show_chains
+
+    raise SystemExit(show_chains(discover.find_apps(apps or ()), load(KernelSettings), rounds))
 
 
 def config(apps: Apps = None) -> None:

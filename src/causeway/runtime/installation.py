@@ -12,6 +12,7 @@ import structlog
 from causeway.app import AnyApp, AnyContext, ChainConfig, Context
 from causeway.base.errors import ConfigurationError, TransientError
 from causeway.base.settings import KernelSettings, Settings, load
+from causeway.chains.budget import Budget, budgets_from
 from causeway.chains.cache import FinalAnswers
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.heads import HeadFeed
@@ -113,7 +114,7 @@ async def _context(
     chains: dict[str, EvmChain] = {}
     configs = {config.name: config for config in app.chains(settings)}
     for config in configs.values():
-        chains[config.name] = await _chain(stack, config, installation.database)
+        chains[config.name] = await _chain(stack, config, installation)
 
     async def ring(stage: str) -> None:
         await installation.bells.ring(app.name, stage)
@@ -141,17 +142,23 @@ async def _context(
     return ctx
 
 
-async def _chain(stack: AsyncExitStack, config: ChainConfig, database: Database) -> EvmChain:
+async def _chain(
+    stack: AsyncExitStack, config: ChainConfig, installation: Installation
+) -> EvmChain:
     urls = [url.get_secret_value() for url in config.rpc_urls]
     told = [url for url in urls if url.startswith(("ws://", "wss://"))]
     asked = [url for url in urls if url not in told]
+    # Of each process its own: what an endpoint refuses all the same teaches every one of them.
+    budgets = budgets_from(installation.kernel.rpc_budgets)
+    names = [f"{config.name}-{number}" for number in range(1, len(asked) + 1)]
     endpoints = [
-        Endpoint(SecretUrl(url), f"{config.name}-{number}") for number, url in enumerate(asked, 1)
+        Endpoint(SecretUrl(url), name, budgets.get(name, Budget()))
+        for name, url in zip(names, asked, strict=True)
     ]
     pool = ProviderPool(endpoints, timeout_s=config.timeout_s)
     stack.push_async_callback(pool.close)
     show(pool)
-    pool.final_answers = FinalAnswers(KeptAnswers(database, config.chain_id))
+    pool.final_answers = FinalAnswers(KeptAnswers(installation.database, config.chain_id))
     chain = EvmChain(config.name, config.chain_id, pool)
     chain.feeds = tuple(
         HeadFeed(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")
