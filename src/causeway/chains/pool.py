@@ -106,6 +106,15 @@ class ProviderPool:
     def __repr__(self) -> str:
         return f"ProviderPool({', '.join(f'{e.name}={e.url}' for e in self.endpoints)})"
 
+    @property
+    def timeout_s(self) -> float:
+        """How long one answer of one endpoint may take, seconds."""
+        return self._asker.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        self._asker.timeout_s = seconds
+
     def require_chain_id(
         self, chain_id: int, method: str = "eth_chainId", *, first_block: Call | None = None
     ) -> None:
