@@ -101,7 +101,13 @@ def test_an_address_shows_no_key(url: str, shown: str) -> None:
 
 def test_an_address_with_a_key_is_not_for_the_database() -> None:
     assert keyless("https://rpc.example/mantle") == "https://rpc.example/mantle"
-    for url in ("https://rpc.example/0123456789abcdef0123", "ftp://x", "x", "https://a:b@x"):
+    for url in (
+        "https://rpc.example/0123456789abcdef0123",
+        "ftp://x",
+        "x",
+        "https://a:b@x",
+        "http://a:b/",
+    ):
         with pytest.raises(InvalidInput):
             keyless(url)
     assert digest("https://a") != digest("https://b")

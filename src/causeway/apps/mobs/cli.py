@@ -19,8 +19,8 @@ from causeway.apps.mobs.cli_providers import providers
 from causeway.apps.mobs.context import CHAIN, SOURCE, MobsContext
 from causeway.apps.mobs.decoding import Decoder
 from causeway.apps.mobs.partitions import day_name
-from causeway.apps.mobs.terminal import Json, console, print_json, run
-from causeway.base.errors import NotFound, PermanentError
+from causeway.apps.mobs.terminal import Json, aside, console, print_json, run, tell
+from causeway.base.errors import InvalidInput, NotFound, PermanentError
 from causeway.chains.evm.abi import Abi
 from causeway.indexing import checkpoint
 
@@ -35,7 +35,7 @@ Last = Annotated[int, typer.Argument(min=0, help="Last block.")]
 
 @asynccontextmanager
 async def _progress(first: int, last: int, what: str) -> AsyncGenerator[Callable[[int], None]]:
-    with Progress(*Progress.get_default_columns(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(*Progress.get_default_columns(), TimeRemainingColumn(), console=aside) as bar:
         task = bar.add_task(what, total=last - first + 1)
         yield lambda reached: bar.update(task, completed=reached - first + 1)
 
@@ -105,27 +105,27 @@ def verify(first: First, last: Last, as_json: Json = False) -> None:
 
 
 @commands.command()
-def repair(first: First, last: Last) -> None:
+def repair(first: First, last: Last, as_json: Json = False) -> None:
     """Write anew what differs from the chain."""
 
     async def work(ctx: MobsContext) -> int:
         async with _progress(first, last, "comparing") as told:
             found = await verification.verify(ctx, first, last, told)
         done = await verification.repair(ctx, found)
-        console.print(f"{done} blocks written anew")
+        tell(f"{done} blocks written anew", {"written": done}, as_json=as_json)
         return 0
 
     run(work)
 
 
 @commands.command()
-def backfill(first: First, last: Last) -> None:
+def backfill(first: First, last: Last, as_json: Json = False) -> None:
     """Read history beside the head; what is there already is not read again."""
 
     async def work(ctx: MobsContext) -> int:
         async with _progress(first, last, "reading") as told:
             done = await verification.backfill(ctx, first, last, told)
-        console.print(f"{done} blocks written")
+        tell(f"{done} blocks written", {"written": done}, as_json=as_json)
         return 0
 
     run(work)
@@ -135,6 +135,7 @@ def backfill(first: First, last: Last) -> None:
 def seek(
     block: Annotated[int, typer.Argument(min=1, help="The next block to read.")],
     yes: Annotated[bool, typer.Option("--yes", help="Skip blocks without asking.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Move the scanner; blocks that are skipped become a recorded hole."""
 
@@ -162,15 +163,24 @@ def seek(
             else:
                 for number in range(block, place.number + 1):
                     await verification.forget(session, number)
-        console.print(f"the next block is {block}")
+        told = {"next_block": block, "skipped": max(0, skipped)}
+        tell(f"the next block is {block}", told, as_json=as_json)
         return 0
 
     run(work)
 
 
 @commands.command()
-def trace(tx_hash: Annotated[str, typer.Argument(help="Transaction hash.")]) -> None:
+def trace(
+    tx_hash: Annotated[str, typer.Argument(help="Transaction hash.")], as_json: Json = False
+) -> None:
     """Find out now why a stored transaction failed."""
+    try:
+        wanted = bytes.fromhex(tx_hash.removeprefix("0x"))
+    except ValueError:
+        wanted = b""
+    if len(wanted) != 32:
+        raise InvalidInput(f"{tx_hash[:80]!r} is no transaction hash; allowed is 0x and 64 digits")
 
     async def work(ctx: MobsContext) -> int:
         async with ctx.database.transaction() as session:
@@ -181,21 +191,34 @@ def trace(tx_hash: Annotated[str, typer.Argument(help="Transaction hash.")]) -> 
                         "SELECT block_number, tx_index, block_timestamp, hash, status "
                         "FROM mobs.txs WHERE hash = :hash"
                     ),
-                    {"hash": bytes.fromhex(tx_hash.removeprefix("0x"))},
+                    {"hash": wanted},
                 )
             ).first()
         if row is None:
             raise NotFound(f"there is no transaction {tx_hash}")
         if row[4] == 1:
-            console.print("it did not fail")
+            tell("it did not fail", {"status": "success"}, as_json=as_json)
             return 0
         await tracing.one(ctx, tracing.Failure(row[0], row[1], row[2], bytes(row[3]), 0))
         async with ctx.database.sessions() as session:
-            reason = await session.scalar(
-                text("SELECT error_decoded FROM mobs.txs WHERE hash = :hash"), {"hash": row[3]}
-            )
-        console.print(str(reason), highlight=False, markup=False)
-        return 0
+            found = (
+                await session.execute(
+                    text(
+                        "SELECT error_decoded, error_source, error_origin, trace_state "
+                        "FROM mobs.txs WHERE hash = :hash"
+                    ),
+                    {"hash": row[3]},
+                )
+            ).one()
+        told = {
+            "status": "failed",
+            "decoded": found[0],
+            "source": found[1],
+            "origin": found[2],
+            "trace_state": found[3],
+        }
+        tell(found[0] or f"not known ({found[3]})", told, as_json=as_json)
+        return 0 if found[0] else 1
 
     run(work)
 
@@ -223,12 +246,15 @@ def decode(
 @commands.command()
 def retention(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Drop the days that retention lets go."""
 
     async def work(ctx: MobsContext) -> int:
-        for table, day in await upkeep.too_old(ctx):
-            console.print(f"{table} {day_name(day)}")
+        days = [(table, day_name(day)) for table, day in await upkeep.too_old(ctx)]
+        told = [{"table": table, "day": day} for table, day in days]
+        lines = "\n".join(f"{table} {day}" for table, day in days)
+        tell(lines or "nothing is too old", told, as_json=as_json)
         if not dry_run:
             await upkeep.retain_now(ctx)
         return 0
@@ -241,6 +267,7 @@ def contract_add(
     address: Annotated[str, typer.Argument(help="Contract address.")],
     name: Annotated[str, typer.Option(help="What to call it.")],
     abi: Annotated[Path | None, typer.Option(help="ABI file.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Watch a contract."""
     from causeway.apps.mobs.abis import check_abi
@@ -267,7 +294,7 @@ def contract_add(
             )
         if made is None:
             raise PermanentError(f"{address} is watched already")
-        console.print(f"contract {made}")
+        tell(f"contract {made}", {"id": made}, as_json=as_json)
         return 0
 
     run(work)

@@ -16,6 +16,8 @@ from causeway.base import logging
 from causeway.base.settings import KernelSettings, load
 
 console = Console()
+#: Where progress is shown: what a program reads stays clean.
+aside = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -46,3 +48,11 @@ def run(work: Callable[[MobsContext], Awaitable[int]]) -> None:
 def print_json(value: Any) -> None:
     """Print JSON."""
     console.print_json(orjson.dumps(value, default=str).decode())
+
+
+def tell(sentence: str, value: Any, *, as_json: bool) -> None:
+    """Say what was done: to people in a sentence, to programs as JSON."""
+    if as_json:
+        print_json(value)
+    else:
+        console.print(sentence, highlight=False, markup=False)

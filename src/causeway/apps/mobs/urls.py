@@ -34,8 +34,12 @@ def digest(url: str) -> bytes:
 
 def keyless(url: str) -> str:
     """Return an address that may lie in the database; `InvalidInput` when it holds a key."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise InvalidInput("url must be an http or https address")
     if masked(url) != url:
         raise InvalidInput(
