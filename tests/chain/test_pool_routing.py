@@ -288,6 +288,14 @@ def only_when_newer(old: dict[str, Any]) -> Callable[[Any], Any]:
     return lie
 
 
+async def test_of_two_counts_of_transactions_the_higher_is_believed(three: Three) -> None:
+    three.nodes[1].lies["eth_getTransactionCount"] = lambda _true: "0x7"
+    assert await three.chain.nonce(SOMEBODY) == 7
+    assert await three.chain.nonce(SOMEBODY, at="pending") == 7
+    assert three.nodes[2].calls["eth_getTransactionCount"] == 0
+    assert await three.chain.nonce(SOMEBODY, at=0) == 0  # of an old block there is one
+
+
 async def test_a_slow_endpoint_does_not_hold_up_the_head(anvil: AnvilNode, three: Three) -> None:
     await anvil.mine(2)
     three.nodes[1].delay_s = 30

@@ -26,6 +26,9 @@ from causeway.chains.rpc import Call
 T = TypeVar("T")
 
 _FIRST_BLOCK: Call = ("eth_getBlockByNumber", ("0x0", False))
+#: How long a second endpoint is waited for after the first has answered, seconds.
+_GRACE_S = 0.25
+
 #: Where to read state: a block number, a block hash, or a tag (`latest`, `pending`, ...).
 At = int | str
 
@@ -235,8 +238,18 @@ class EvmChain:
         return await self._quantity("eth_getBalance", address, _at(at))
 
     async def nonce(self, address: str, at: At = "latest") -> int:
-        """Return the number of transactions mined from an address (`pending`: and waiting)."""
-        return await self._quantity("eth_getTransactionCount", address, _at(at))
+        """Return the number of transactions mined from an address (`pending`: and waiting).
+
+        About the tip the highest that two endpoints know: one may not have heard of the last.
+        """
+        if isinstance(at, int) or at.startswith("0x"):
+            return await self._quantity("eth_getTransactionCount", address, _at(at))
+        call: Call = ("eth_getTransactionCount", (address, _at(at)))
+        answers = await self.pool.everybody([call], [str], at_most=2, grace_s=_GRACE_S)
+        counts = [int(one, 16) for _, (one,) in answers if isinstance(one, str)]
+        if not counts:
+            raise next(one for _, (one,) in answers if isinstance(one, CausewayError))
+        return max(counts)
 
     # Fees
 
