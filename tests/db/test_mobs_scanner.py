@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from causeway.apps.mobs.fees import ARSIA
-from causeway.apps.mobs.scanner import Scanner, settle
+from causeway.apps.mobs.scanner import Scanner, TooDeep, settle
 from causeway.base.errors import InvalidInput
 from causeway.chains.evm.blocks import FullBlock
 from causeway.store.engine import Database
@@ -162,6 +162,19 @@ async def test_replaced_blocks_go_whole_and_what_comes_back_is_counted(database:
         assert await rows(database, "SELECT value->>'block_number' FROM mobs.worker_state") == [
             ("6",)
         ]
+
+
+async def test_a_reorg_deeper_than_allowed_takes_nothing_away(database: Database) -> None:
+    async with scanner(database, max_reorg_depth=2) as one:
+        blocks = [block(at, NOON + 2 * at, [Sent(nonce=at)]) for at in range(5)]
+        await apply(database, one, *blocks)
+        with pytest.raises(TooDeep, match=r"replaced 3 blocks, more than MAX_REORG_DEPTH \(2\)"):
+            async with database.transaction() as session:
+                await one.undone(session, undone_to(blocks[1], blocks[4]))
+        assert await rows(database, "SELECT count(*) FROM mobs.txs") == [(5,)]
+        async with database.transaction() as session:
+            await one.undone(session, undone_to(blocks[2], blocks[4]))
+    assert await rows(database, "SELECT count(*) FROM mobs.txs") == [(3,)]
 
 
 async def test_settled_transactions_are_tentative_no_more(database: Database) -> None:

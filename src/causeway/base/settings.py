@@ -104,9 +104,17 @@ class KernelSettings(Settings):
         validation_alias=AliasChoices("CAUSEWAY_ENV", "APP_ENV"),
         description="production refuses unsafe or missing settings at the start",
     )
-    host: str = Field("127.0.0.1", validation_alias="CAUSEWAY_HOST", description="address served")
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("CAUSEWAY_HOST", "API_HOST"),
+        description="address served",
+    )
     port: int = Field(
-        8000, ge=0, le=65535, validation_alias="CAUSEWAY_PORT", description="0 = any free port"
+        8000,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("CAUSEWAY_PORT", "API_PORT"),
+        description="0 = any free port",
     )
     metrics_port: int | None = Field(
         None,

@@ -20,6 +20,7 @@ from causeway.apps.mobs.settings import MobsSettings
 from causeway.apps.mobs.watched import Watched
 from causeway.apps.mobs.wire import Labels, block_row, tx_rows
 from causeway.base.clock import SYSTEM_CLOCK, Clock
+from causeway.base.errors import PermanentError
 from causeway.chains.evm.blocks import FullBlock
 from causeway.indexing.source import Undone
 from causeway.store.copy import copy_rows
@@ -31,6 +32,10 @@ _BLOCKS: Table = Block.__table__  # pyright: ignore[reportAssignmentType]
 
 #: Hashes written into the row of a reorg; all of them are in `removed_txs`.
 _HASHES_SHOWN = 1000
+
+
+class TooDeep(PermanentError):
+    """The chain replaced more blocks than are undone without asking."""
 
 
 class Scanner:
@@ -83,6 +88,14 @@ class Scanner:
     async def undone(self, session: AsyncSession, undone: Undone) -> None:
         """Take the rows of replaced blocks away and note which transactions went with them."""
         fork = undone.fork
+        depth, most = undone.last - fork.number, self._settings.max_reorg_depth
+        if depth > most:
+            raise TooDeep(
+                f"the chain replaced {depth} blocks, more than MAX_REORG_DEPTH ({most}); "
+                "nothing is undone until an operator decides",
+                hint="check that the providers serve the right chain; if they do, raise "
+                "MAX_REORG_DEPTH for once",
+            )
         fork_ts = int(fork.timestamp.timestamp())
         place = {"above": fork.number, "since": fork_ts}
         blocks = (
@@ -125,7 +138,7 @@ class Scanner:
             ),
             {
                 "ancestor": fork.number,
-                "depth": undone.last - fork.number,
+                "depth": depth,
                 "old_head": old_head,
                 "removed": len(gone),
                 "hashes": orjson.dumps(removed[:_HASHES_SHOWN]).decode(),
@@ -151,7 +164,7 @@ class Scanner:
         log.warning(
             "blocks_replaced",
             ancestor=fork.number,
-            depth=undone.last - fork.number,
+            depth=depth,
             transactions=len(gone),
         )
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
+from pydantic import SecretStr
 
+from causeway import __version__
 from causeway.app import ChainConfig
 from causeway.apps.mobs.context import CHAIN, Services
 from causeway.apps.mobs.settings import MobsSettings
+from causeway.base.errors import ConfigurationError
+
+
+def _report_errors(dsn: SecretStr) -> None:
+    """Have unhandled errors reported, without what people sent us.
+
+    Raises `ConfigurationError` where the package for that is missing: better than silence.
+    """
+    try:
+        sentry: Any = importlib.import_module("sentry_sdk")
+    except ImportError:
+        raise ConfigurationError(
+            ["SENTRY_DSN: the package sentry-sdk is not installed"],
+            hint="pip install sentry-sdk, or take SENTRY_DSN away",
+        ) from None
+    sentry.init(dsn=dsn.get_secret_value(), release=__version__, send_default_pii=False)
 
 
 @asynccontextmanager
 async def services(settings: MobsSettings) -> AsyncGenerator[Services]:
     """Open the clients until the block is left."""
+    if settings.sentry_dsn is not None:
+        _report_errors(settings.sentry_dsn)
     async with aiohttp.ClientSession(
         headers={"user-agent": "causeway"}, cookie_jar=aiohttp.DummyCookieJar()
     ) as http:

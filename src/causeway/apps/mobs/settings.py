@@ -66,10 +66,10 @@ class MobsSettings(Settings):
     tentative_depth: int = Field(default=20, ge=0, le=10_000)
     max_reorg_depth: int = Field(default=512, ge=1, le=100_000)
     explorer_url: str = Field(default="https://mantlescan.xyz", description="for links")
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(default=8000, ge=0, le=65535)
     cors_origins: CommaSeparated = ()
-    sentry_dsn: SecretStr | None = None
+    sentry_dsn: SecretStr | None = Field(
+        default=None, description="where errors are reported to, with the package sentry-sdk"
+    )
     admin_token: SecretStr | None = Field(
         default=None,
         validation_alias="MOBS_ADMIN_TOKEN",
