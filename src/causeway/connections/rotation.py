@@ -60,6 +60,23 @@ async def rotate(database: Database, keyring: Keyring, *, batch: int = 200) -> R
     return Rotated(**counts)
 
 
+async def keys_in_use(database: Database) -> dict[str, int]:
+    """Return how many tokens are kept under each key, by the key's id."""
+    async with database.transaction() as session:
+        rows = await session.execute(
+            text(
+                """
+                SELECT split_part(token, '.', 2) AS key_id, count(*) AS tokens FROM (
+                    SELECT access_token AS token FROM causeway.connections
+                    UNION ALL SELECT refresh_token FROM causeway.connections
+                    UNION ALL SELECT token FROM causeway.connection_revocations
+                ) t WHERE token IS NOT NULL GROUP BY 1 ORDER BY 1
+                """
+            )
+        )
+        return {row.key_id: int(row.tokens) for row in rows}
+
+
 async def _one(
     session: AsyncSession, keyring: Keyring, table: str, row: Row[Any], again: Any
 ) -> str:

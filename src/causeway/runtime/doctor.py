@@ -13,12 +13,14 @@ from causeway.app import AnyApp, CheckResult
 from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import CausewayError, ConfigurationError
 from causeway.base.settings import KernelSettings
+from causeway.connections.rotation import keys_in_use
 from causeway.runtime.installation import (
     Installation,
     load_settings,
     open_database,
     open_installation,
 )
+from causeway.store.encryption import load_keyring
 from causeway.store.engine import Database
 
 #: The database's clock and ours may differ by this much, seconds.
@@ -60,8 +62,28 @@ async def examine(apps: Sequence[AnyApp], kernel: KernelSettings) -> list[CheckR
         except CausewayError as error:
             found.append(CheckResult("start", False, error.message, error.hint))
             return found
+        found += await _keys(database, kernel)
         found += await _apps(installation)
     return found
+
+
+async def _keys(database: Database, kernel: KernelSettings) -> list[CheckResult]:
+    """Say whether every token that is kept can be read; nothing when none is kept."""
+    in_use = await keys_in_use(database)
+    if not in_use:
+        return []
+    setting = "CAUSEWAY_ENCRYPTION_KEYS"
+    try:
+        ring = load_keyring(kernel)
+    except ConfigurationError as error:
+        return [CheckResult("encryption keys", False, error.message, error.hint)]
+    lost = {key: tokens for key, tokens in in_use.items() if key not in ring.ids}
+    if lost:
+        told = ", ".join(f"{tokens} under {key}" for key, tokens in lost.items())
+        fix = f"put the missing key into {setting}, or have those people connect again"
+        return [CheckResult("encryption keys", False, f"tokens cannot be read: {told}", fix)]
+    told = ", ".join(f"{tokens} under {key}" for key, tokens in in_use.items())
+    return [CheckResult("encryption keys", True, f"tokens: {told}")]
 
 
 async def _database(database: Database, *, embedded: bool) -> list[CheckResult]:
