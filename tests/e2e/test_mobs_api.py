@@ -209,6 +209,12 @@ async def stored(mobs: Mobs) -> list[Any]:
         ("/txs/0x12", {}, 422, "tx_hash"),
         ("/txs/0x" + "ab" * 32, {}, 404, "no transaction"),
         ("/alerts", {"events_limit": 51}, 422, "events_limit"),
+        ("/providers/health", {"endpoint_id": 2**40}, 404, "no provider"),
+        ("/providers/health", {"endpoint_id": 2**63}, 422, "endpoint_id"),
+        ("/metrics/overview", {"end_ts": 2**63 - 1}, 422, "end_ts"),
+        ("/txs", {"start_ts": 10**40}, 422, "start_ts"),
+        ("/txs", {"contract_id": 10**40}, 422, "contract_id"),
+        ("/contracts", {"tag": "\x00"}, 422, "tag"),
     ],
 )
 async def test_a_question_that_cannot_be_is_told_which_part(
@@ -341,3 +347,39 @@ async def test_what_was_passed_over_is_explained_on_demand_and_the_chains_own_is
             await mobs.get("/txs", address=anvil.accounts[1].address),
         ):
             assert [one["hash"] for one in page["transactions"]] == [good]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/contracts", {"address": "0x" + "11" * 20, "name": "a\x00b"}),
+        ("POST", "/contracts", {"address": "0x" + "11" * 20, "name": "a", "tags": ["\x00"]}),
+        (
+            "POST",
+            "/contracts",
+            {"address": "0x" + "11" * 20, "name": "a", "abi_json": [{"type": "\x00"}]},
+        ),
+        ("POST", "/providers", {"name": "\x00", "url": "http://a/"}),
+        ("POST", "/providers", {"name": "a", "url": "http://a:port/"}),
+        ("POST", "/providers", {"name": "a", "url": "http://[::1"}),
+        (
+            "POST",
+            "/silences",
+            {"matchers": {"alert_id": 10**40}, "starts_at": 0, "ends_at": 5, "author": "a"},
+        ),
+        ("POST", "/alerts/1/events/1/ack", {"by": "\x00"}),
+        ("PATCH", "/contracts/1", {"name": None}),
+        ("PATCH", "/contracts/1", {"tags": None}),
+    ],
+)
+async def test_what_cannot_be_stored_is_refused(
+    database_url: str,
+    anvil: AnvilNode,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    body: Any,
+) -> None:
+    async with running_mobs(database_url, anvil, monkeypatch, work=False) as mobs:
+        answer = await mobs.http.request(method, path, json=body)
+        assert answer.status_code == 422, answer.text

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 AlertType = Literal["failure_rate", "gas_spike", "provider_down", "custom"]
 Severity = Literal["info", "warning", "critical"]
@@ -15,10 +15,39 @@ Threshold = Annotated[
 ]
 
 
+#: Times beyond are no times; up to here every client can write them.
+LAST_TS = 2**53 - 1
+#: Ids are integers of the database; greater ones are nobody's.
+LAST_ID = 2**63 - 1
+
+Seconds = Annotated[int, Field(ge=0, le=LAST_TS)]
+
+
 class Body(BaseModel):
     """A request's body: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, given: Any) -> Any:
+        """Refuse what PostgreSQL cannot keep, wherever it is: NUL, and integers of any length."""
+        waiting: list[Any] = [given]
+        while waiting:
+            one = waiting.pop()
+            match one:
+                case str() if "\x00" in one:
+                    raise ValueError("a text holds the character NUL, which is not allowed")
+                case int() if not -LAST_ID <= one <= LAST_ID:
+                    raise ValueError(f"a number is greater than {LAST_ID}")
+                case dict():
+                    whole = cast("dict[Any, Any]", one)
+                    waiting += [*whole.keys(), *whole.values()]
+                case list():
+                    waiting += cast("list[Any]", one)
+                case _:
+                    pass
+        return given
 
 
 class Webhook(Body):
@@ -86,8 +115,8 @@ class AlertChange(Body):
 class AlertTest(NewAlert):
     """A rule to be tried on history; times in Unix seconds."""
 
-    start_ts: int = Field(ge=0)
-    end_ts: int = Field(ge=0)
+    start_ts: Seconds
+    end_ts: Seconds
 
 
 class NewContract(Body):
@@ -122,8 +151,8 @@ class NewSilence(Body):
     """Notifications to be kept quiet; times in Unix seconds."""
 
     matchers: dict[str, Any]
-    starts_at: int = Field(ge=0)
-    ends_at: int = Field(ge=0)
+    starts_at: Seconds
+    ends_at: Seconds
     author: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     comment: str = ""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
+import structlog
 from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.mobs.alerts import channels, rules
@@ -17,6 +19,8 @@ from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.schemas import Acknowledgement, AlertChange, AlertTest, NewAlert
 from causeway.base.errors import NotFound, PermanentError
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(tags=["alerts"])
 Admin = Depends(admin_only)
@@ -196,10 +200,16 @@ async def alert_make(ctx: Ctx, body: NewAlert, response: Response) -> dict[str, 
     }
 
 
-async def _preview(ctx: MobsContext, rule: dict[str, Any]) -> dict[str, Any]:
+async def _preview(ctx: MobsContext, rule: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a rule would have done in 24 hours; None when that takes too long to tell."""
     now = int(ctx.clock.now().timestamp())
-    async with reading(ctx) as session:
-        found = await preview(session, rule, now - 86_400, now, step_s=5 * STEP_S)
+    try:
+        async with reading(ctx) as session:
+            found = await preview(session, rule, now - 86_400, now, step_s=5 * STEP_S)
+    except DBAPIError as error:
+        # The rule is stored: an error here would have it made again.
+        log.warning("no_preview", alert=rule["id"], error=error)
+        return None
     shown = found.view()
     return {name: shown[name] for name in ("episodes", "minutes_firing")}
 

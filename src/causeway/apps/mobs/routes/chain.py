@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from causeway.apps.mobs import partitions
 from causeway.apps.mobs.context import Ctx, reading
+from causeway.apps.mobs.schemas import LAST_ID
 from causeway.apps.mobs.units import hexed
 
 router = APIRouter(tags=["chain"])
@@ -18,7 +19,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 @router.get("/blocks")
 async def block_list(
-    ctx: Ctx, limit: Limit = 50, before: Annotated[int | None, Query(ge=0)] = None
+    ctx: Ctx, limit: Limit = 50, before: Annotated[int | None, Query(ge=0, le=LAST_ID)] = None
 ) -> dict[str, Any]:
     """List blocks, newest first; `before` is a block number."""
     async with reading(ctx) as session:

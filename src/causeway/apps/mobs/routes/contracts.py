@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from causeway.apps.mobs.abis import check_abi
+from causeway.apps.mobs.alerts.rules import wrong
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.schemas import ContractChange, NewContract
@@ -73,7 +74,7 @@ def contract_view(row: Mapping[Any, Any]) -> dict[str, Any]:
 @router.get("/contracts")
 async def contract_list(
     ctx: Ctx,
-    tag: Annotated[str | None, Query(max_length=32)] = None,
+    tag: Annotated[str | None, Query(max_length=32, pattern=r"^[^\x00]*$")] = None,
     watched_only: bool = False,
 ) -> Response:
     """List the contracts, newest first."""
@@ -144,6 +145,9 @@ async def contract_change(ctx: Ctx, contract_id: int, body: ContractChange) -> d
     changes = body.model_dump(exclude_unset=True)
     if not changes:
         raise PermanentError("no field to change is named")
+    empty = [name for name, value in changes.items() if value is None and name != "abi_json"]
+    if empty:
+        raise wrong(empty[0], None, "a value; leave the field out to keep what is there")
     if changes.get("abi_json") is not None:
         check_abi(changes["abi_json"])
     if "abi_json" in changes:

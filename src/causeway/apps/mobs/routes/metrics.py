@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,6 +13,7 @@ from causeway.apps.mobs import sketches
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, reading
 from causeway.apps.mobs.coverage import Coverage, covered
+from causeway.apps.mobs.queries import At, Id
 from causeway.apps.mobs.rollup import merge_errors
 from causeway.apps.mobs.units import GWEI
 from causeway.base.errors import PermanentError
@@ -33,10 +34,10 @@ class BadRange(PermanentError):
 @router.get("/metrics/overview")
 async def overview(
     ctx: Ctx,
-    start_ts: Annotated[int | None, Query(ge=0)] = None,
-    end_ts: Annotated[int | None, Query(ge=0)] = None,
+    start_ts: At = None,
+    end_ts: At = None,
     resolution: Resolution = "minute",
-    contract_id: int | None = None,
+    contract_id: Id = None,
 ) -> Response:
     """Return figures and series of a range; what is not indexed yet is null, never zero."""
     now = int(ctx.clock.now().timestamp())

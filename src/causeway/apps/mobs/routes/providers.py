@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.providers import add
+from causeway.apps.mobs.queries import Id
 from causeway.apps.mobs.schemas import NewProvider, ProviderChange
 from causeway.base.errors import Conflict, NotFound, PermanentError
 
@@ -30,7 +31,7 @@ HISTORY_HOURS = 48
 async def providers_health(
     ctx: Ctx,
     hours: Annotated[int, Query(ge=1, le=168)] = 24,
-    endpoint_id: int | None = None,
+    endpoint_id: Id = None,
 ) -> Response:
     """Return every active provider with its score, reasons and figures, and their history."""
     now = int(ctx.clock.now().timestamp())
@@ -41,7 +42,7 @@ async def providers_health(
                 await session.execute(
                     text(
                         "SELECT * FROM mobs.rpc_endpoints WHERE "
-                        "CASE WHEN CAST(:id AS integer) IS NULL THEN is_active ELSE id = :id END "
+                        "CASE WHEN CAST(:id AS bigint) IS NULL THEN is_active ELSE id = :id END "
                         "ORDER BY score DESC, name"
                     ),
                     {"id": endpoint_id},

@@ -13,6 +13,7 @@ from causeway.apps.mobs import pages, totals, tracing
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.packing import unpack
+from causeway.apps.mobs.queries import At, Id
 from causeway.apps.mobs.units import gwei, hexed, native
 from causeway.base.errors import Conflict, NotFound
 
@@ -72,10 +73,10 @@ class _Question:
 async def transaction_list(
     ctx: Ctx,
     status: Literal["all", "success", "failed"] = "all",
-    contract_id: int | None = None,
+    contract_id: Id = None,
     address: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{40}$")] = None,
-    start_ts: Annotated[int | None, Query(ge=0)] = None,
-    end_ts: Annotated[int | None, Query(ge=0)] = None,
+    start_ts: At = None,
+    end_ts: At = None,
     error_signature: Annotated[str | None, Query(pattern=r"^0[xX][0-9a-fA-F]{8}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: str | None = None,
