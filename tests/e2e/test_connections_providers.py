@@ -115,7 +115,8 @@ async def test_days_left_out_are_not_days_without_contributions(
         ),
         ({"kind": "rate_limit", "seconds": 90}, RateLimited),
         ({"kind": "html"}, ProviderUnavailable),
-        ({"kind": "html", "status": 403}, CredentialRefused),
+        ({"kind": "html", "status": 403}, ProviderUnavailable),
+        ({"kind": "html", "status": 401}, ProviderUnavailable),
         ({"kind": "truncate"}, ProviderUnavailable),
         ({"kind": "short"}, ProviderUnavailable),
         ({"kind": "reset"}, ProviderUnavailable),
@@ -237,7 +238,7 @@ async def test_a_short_history_is_no_data_and_not_zero(w: Providers, waka: Crede
     [
         ({"kind": "status", "status": 500}, ProviderUnavailable),
         ({"kind": "rate_limit"}, RateLimited),
-        ({"kind": "redirect", "location": "https://wakatime.com/timeout"}, ProviderUnavailable),
+        ({"kind": "redirect", "location": "https://wakatime.com/timeout"}, RateLimited),
         ({"kind": "html"}, ProviderUnavailable),
         ({"kind": "status", "status": 401}, CredentialRefused),
         ({"kind": "status", "status": 403}, CredentialRefused),
@@ -265,8 +266,12 @@ async def test_wakatime_s_limit_is_an_outage_whatever_it_answers(
     w.sandbox.settings.wakatime_limit_status = status  # pyright: ignore[reportAttributeAccessIssue]
     for _ in range(2):
         await w.wakatime.summaries(waka, FIRST, LAST)
-    with pytest.raises(TransientError):
-        await w.wakatime.summaries(waka, FIRST, LAST)
+    for _ in range(3):
+        with pytest.raises(RateLimited) as limited:
+            await w.wakatime.summaries(waka, FIRST, LAST)
+        assert limited.value.retry_after_s == pytest.approx(60)
+    # Asked once too often, and then not again for a while.
+    assert w.asked("/wakatime/api/v1/users/current/summaries") == 3
     w.clock.move(301)
     await w.wakatime.summaries(waka, FIRST, LAST)
 

@@ -267,6 +267,10 @@ class ProviderClient:
             return ProviderUnavailable(
                 f"{name} answered {status}", retry_after_s=wait_s, service=name
             )
+        if status in (401, 403) and "html" in response.headers.get("content-type", ""):
+            # A page is for people: something in front of the provider is in our way, and what it
+            # says is nothing about the token.
+            return ProviderUnavailable(f"{name}: a page was answered, {status}", service=name)
         if status in (401, 403) and credential is not None:
             return CredentialRefused(f"{name} refuses the credentials", service=name)
         if status in (401, 403):

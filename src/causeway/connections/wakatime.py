@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
-from causeway.base.errors import InvalidInput, ProviderUnavailable
+from causeway.base.errors import CausewayError, InvalidInput, ProviderUnavailable, RateLimited
+from causeway.base.http import Response
 from causeway.connections.client import Manner, ProviderClient
 from causeway.connections.credential import Account, Credential
 from causeway.connections.errors import NoData
-from causeway.connections.limits import Rate
+from causeway.connections.limits import Rate, Reading
 from causeway.connections.oauth import OAuthApp, OAuthClient
 
 API_URL = "https://api.wakatime.com/api/v1"
@@ -112,7 +113,7 @@ class WakaTime:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         manner = manner or Manner(rate=RATE)
-        self._client = ProviderClient(self.name, api_url, manner=manner, clock=clock)
+        self._client = ProviderClient(self.name, api_url, manner=manner, judge=_judge, clock=clock)
         self._app = app
         self._revoke_url = revoke_url
         self.oauth = OAuthClient(app, self._client, clock=clock) if app else None
@@ -203,6 +204,13 @@ def _header(credential: Credential) -> dict[str, str]:
 
 def _dates(first: date, last: date) -> list[date]:
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _judge(response: Response, reading: Reading | None, now: float) -> CausewayError | None:
+    """Return what WakaTime says in a way of its own: 302 is sometimes its 429."""
+    if response.status == 302:
+        return RateLimited("wakatime asks to slow down, by a redirect", service="wakatime")
+    return None
 
 
 def _strange(what: str) -> ProviderUnavailable:
