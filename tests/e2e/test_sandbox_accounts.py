@@ -376,3 +376,21 @@ async def test_neynar_s_casts(s: SandboxServer, http: httpx2.AsyncClient, clock:
     assert 0 < int(limited.headers["retry-after"]) <= 60
     clock.move(61)
     assert (await http.get(url, headers=key)).status_code == 200
+
+
+async def test_a_reset_forgets_how_often_was_asked(
+    s: SandboxServer, http: httpx2.AsyncClient
+) -> None:
+    token = (await github_token(s, http))["access_token"]
+    s.settings.github_per_hour = 1
+    s.settings.wakatime_per_5_minutes = 1
+    s.settings.neynar_per_minute = 1
+    requests: list[tuple[str, dict[str, str]]] = [
+        (f"{s.github_api_url}/user", {"Authorization": f"Bearer {token}"}),
+        (f"{s.wakatime_api_url}/users/current", basic(WAKA)),
+        (f"{s.neynar_url}/v2/farcaster/user/bulk?fids=1", {"x-api-key": "sandbox-neynar"}),
+    ]
+    for expected in ([200, 200, 200], [403, 429, 429]):
+        assert [(await http.get(u, headers=h)).status_code for u, h in requests] == expected
+    s.reset()
+    assert {(await http.get(u, headers=h)).status_code for u, h in requests} == {200}

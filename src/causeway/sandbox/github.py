@@ -55,8 +55,6 @@ class GitHub:
     def __init__(self, world: World) -> None:
         self._world = world
         self._grants = Grants()
-        #: (login, resource) -> (used, when the hour ends).
-        self._used: dict[tuple[str, str], tuple[int, float]] = {}
 
     def mount(self, app: FastAPI) -> None:
         """Add the paths."""
@@ -227,13 +225,13 @@ class GitHub:
         return pair.who
 
     def _spent(self, login: str, resource: str) -> tuple[int, float]:
-        used, ends_at = self._used.get((login, resource), (0, 0.0))
+        used, ends_at = self._world.limits.github.get((login, resource), (0, 0.0))
         now = self._world.now()
         return (used, ends_at) if ends_at > now else (0, now + 3600)
 
     def _count(self, login: str, resource: str) -> None:
         used, ends_at = self._spent(login, resource)
-        self._used[login, resource] = (used + 1, ends_at)
+        self._world.limits.github[login, resource] = (used + 1, ends_at)
 
     def _headers(self, login: str, resource: str) -> dict[str, str]:
         used, ends_at = self._spent(login, resource)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 
@@ -47,3 +48,11 @@ class Limits:
     reads: TokenBucket = field(default_factory=TokenBucket)
     pinning: MinuteWindow = field(default_factory=MinuteWindow)
     pinata_data: MinuteWindow = field(default_factory=MinuteWindow)
+    #: (login, resource) -> (used, when the hour ends).
+    github: dict[tuple[str, str], tuple[int, float]] = field(
+        default_factory=dict[tuple[str, str], tuple[int, float]]
+    )
+    #: username -> times of the last five minutes.
+    wakatime: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+    #: path -> its minute.
+    neynar: dict[str, MinuteWindow] = field(default_factory=dict[str, MinuteWindow])

@@ -42,7 +42,6 @@ class Neynar:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._windows: dict[str, MinuteWindow] = {}
 
     def mount(self, app: FastAPI) -> None:
         """Add the paths."""
@@ -111,7 +110,8 @@ class Neynar:
         given = request.headers.get("x-api-key", "").encode()
         if not hmac.compare_digest(given, settings.neynar_api_key.encode()):
             raise Refused(refusal(401))
-        window = self._windows.setdefault(request.url.path.rstrip("/"), MinuteWindow())
+        path = request.url.path.rstrip("/")
+        window = self._world.limits.neynar.setdefault(path, MinuteWindow())
         now = self._world.now()
         if not window.take(now, settings.neynar_per_minute):
             raise Refused(refusal(429, window.ends_at - now))

@@ -43,7 +43,6 @@ class WakaTime:
     def __init__(self, world: World) -> None:
         self._world = world
         self._grants = Grants()
-        self._asked: dict[str, deque[float]] = {}
 
     def mount(self, app: FastAPI) -> None:
         """Add the paths."""
@@ -171,7 +170,7 @@ class WakaTime:
         if who is None or who in settings.wakatime_revoked:
             raise Refused(refusal(401))
         now = self._world.now()
-        asked = self._asked.setdefault(who, deque())
+        asked = self._world.limits.wakatime.setdefault(who, deque())
         while asked and asked[0] <= now - _WINDOW_S:
             asked.popleft()
         if len(asked) >= settings.wakatime_per_5_minutes:
