@@ -220,6 +220,28 @@ async def test_a_refusal_that_somebody_else_s_refresh_caused_is_none(
     assert w.asked(TOKEN_PATH) == 3
 
 
+async def test_whether_it_is_usable_is_known_without_asking(w: World) -> None:
+    w.sandbox.settings.github_tokens_expire = False
+    lasting = await w.connect("0xbob", "bob")
+    key = await w.connect_key()
+    expiring = await w.vault.find("github", ALICE)
+    assert expiring is not None
+
+    def usable() -> list[bool]:
+        return [c.is_usable(w.clock.now()) for c in (lasting, key, expiring)]
+
+    assert usable() == [True, True, True]
+    w.clock.move(28800)
+    assert usable() == [True, True, True]
+    w.clock.move(15_897_600)
+    assert usable() == [True, True, False]
+    await w.vault.rejected(lasting, "taken back")
+    found = await w.vault.find("github", "0xbob")
+    assert found is not None
+    assert not found.is_usable(w.clock.now())
+    assert not found.can_refresh
+
+
 async def test_nobody_connected_is_said_so(w: World) -> None:
     with pytest.raises(NotConnected, match="no github account is connected"):
         await w.connections.credential("github", "0xnobody")

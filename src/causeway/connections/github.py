@@ -157,6 +157,7 @@ class GitHub:
     async def contributions(self, credential: Credential, first: date, last: date) -> Contributions:
         """Return what was contributed on the UTC dates from `first` to `last`, both included.
 
+        Days that are not over may still grow, and those of the last 24 hours may be late there.
         With `user:email` that is what is public, and what is private if the person shows it.
         Raises `CredentialRefused`, also when the token is of another account than was linked,
         `RateLimited` and `ProviderUnavailable`, also for an answer that lacks a day.

@@ -28,7 +28,8 @@ _log = structlog.get_logger(__name__)
 
 _COLUMNS = (
     "id, app, provider, subject, kind, expires_at, refresh_expires_at, scopes, account_id, "
-    "account_name, version, connected_at, updated_at, rejected_at, rejected_why"
+    "account_name, version, connected_at, updated_at, rejected_at, rejected_why, "
+    "refresh_token IS NOT NULL AS can_refresh"
 )
 _TAKEN = "uq_connections_app_provider_account_id"
 
@@ -52,6 +53,18 @@ class Connection:
     #: Since when the provider refuses the token, and why; None while it works.
     rejected_at: datetime | None
     rejected_why: str | None
+    #: Whether there is a refresh token.
+    can_refresh: bool
+
+    def is_usable(self, now: datetime) -> bool:
+        """Say whether a call may succeed, as far as is known without asking the provider."""
+        if self.rejected_at is not None:
+            return False
+        if self.expires_at is None or self.expires_at > now:
+            return True
+        return self.can_refresh and (
+            self.refresh_expires_at is None or self.refresh_expires_at > now
+        )
 
 
 @dataclass(frozen=True)
@@ -337,4 +350,5 @@ def _connection(row: Row[Any]) -> Connection:
         row.updated_at,
         row.rejected_at,
         row.rejected_why,
+        row.can_refresh,
     )
