@@ -416,6 +416,28 @@ async def nothing_is_told_too_early(story: Story) -> None:
             assert key.split(":")[1] in mined, key
 
 
+async def test_an_effect_whose_very_block_comes_back_is_not_told_twice(
+    database: Database,
+) -> None:
+    await Shelf("shelf").create(database)
+    await Book("book").create(database)
+    paper = PaperChain()
+    async with served(paper) as urls:
+        story = Story(0, paper, database, urls)
+        call = drop(1)
+        event = Event("0x" + "01" * 32, ("0x" + call[2:66], "0x" + call[66:130]), "0x")
+        first = paper.mine([event]).hash
+        for head in (first, paper.mine([]).hash, first):
+            story.lead(head)
+            await story.settle(story.indexers[0])
+        async with database.transaction() as session:
+            told = await session.execute(sql("SELECT key, what FROM shelf.told"))
+            assert [tuple(row) for row in told] == [
+                (f"{CHAIN_ID}:{event.hash}:at once:0", "restored")
+            ]
+        await story.chain.close()
+
+
 SEEDS = int(os.environ.get("STORIES", "2000"))
 
 

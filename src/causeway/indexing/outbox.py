@@ -69,6 +69,8 @@ async def file(
             .where(
                 Effect.source == source,
                 Effect.key.startswith(prefix, autoescape=True),
+                # Not by the block's hash alone: an undone one may be of this very block, come back.
+                Effect.block_number == number,
                 Effect.block_hash == fact.block.hash,
             )
         )
