@@ -209,6 +209,9 @@ class Connections:
         fault_point("connections.refreshed")
         stored = await self.vault.replace(seen, tokens)
         fault_point("connections.stored")
+        if not stored:
+            # The person connected again, or let go, meanwhile.
+            await self.vault.discard(seen.provider, tokens.access_token)
         REFRESHES.labels(seen.provider, "stored" if stored else "overtaken").inc()
         return await self._opened(seen.provider, seen.subject)
 

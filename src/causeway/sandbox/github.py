@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from causeway.sandbox.grants import Grants, Pair
+from causeway.sandbox.grants import Pair
 from causeway.sandbox.world import Refused, World, route
 
 _DOCS = "https://docs.github.com/rest"
@@ -54,7 +54,7 @@ class GitHub:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._grants = Grants()
+        self._grants = world.grants["github"]
 
     def mount(self, app: FastAPI) -> None:
         """Add the paths."""

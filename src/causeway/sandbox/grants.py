@@ -38,8 +38,8 @@ class Grants:
     def __init__(self) -> None:
         self._codes: dict[str, Grant] = {}
         self._pairs: list[Pair] = []
-        #: How often a refresh token was presented, the refused times included.
-        self.refreshes = 0
+        #: How often a refresh token was presented that was worth nothing.
+        self.wasted_refreshes = 0
 
     def code(
         self, who: str, scope: str, redirect_uri: str, challenge: str | None, now: float
@@ -74,12 +74,16 @@ class Grants:
 
     def refresh(self, token: str) -> Pair | None:
         """Take a refresh token back with its access token; None when it is worth nothing."""
-        self.refreshes += 1
         for pair in self._pairs:
             if pair.refresh == token:
                 self._pairs.remove(pair)
                 return pair
+        self.wasted_refreshes += 1
         return None
+
+    def live(self) -> list[Pair]:
+        """Return the tokens that were not taken back, whether expired or not."""
+        return list(self._pairs)
 
     def revoke(self, token: str) -> bool:
         """Take tokens back; return whether there were any."""

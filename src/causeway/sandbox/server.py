@@ -231,6 +231,14 @@ class SandboxServer(Addresses):
         """Return the last 1000 requests, oldest first."""
         return list(self._journal.log)
 
+    def tokens(self, service: Service) -> dict[str, str]:
+        """Return the access tokens an OAuth service handed out and did not take back: whose."""
+        return {pair.access: pair.who for pair in self._world.grants[service].live()}
+
+    def wasted_refreshes(self, service: Service) -> int:
+        """Return how often a refresh token was presented to it that was worth nothing."""
+        return self._world.grants[service].wasted_refreshes
+
     def reset(self, *, keep_state: bool = False) -> None:
         """Forget faults, counts and log, and unless `keep_state` what was made and pinned."""
         self._control.reset(keep_state=keep_state)

@@ -21,7 +21,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from causeway.sandbox.grants import Grants, Pair
+from causeway.sandbox.grants import Pair
 from causeway.sandbox.world import Refused, World, route
 
 _WINDOW_S = 300.0
@@ -42,7 +42,7 @@ class WakaTime:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._grants = Grants()
+        self._grants = world.grants["wakatime"]
 
     def mount(self, app: FastAPI) -> None:
         """Add the paths."""

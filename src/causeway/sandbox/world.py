@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock, iso
 from causeway.sandbox.faults import Fault, FaultBook, Service
+from causeway.sandbox.grants import Grants
 from causeway.sandbox.limits import Limits
 from causeway.sandbox.picture import Painter
 from causeway.sandbox.settings import SandboxSettings
@@ -64,6 +66,8 @@ class World:
     state: State
     faults: FaultBook = field(default_factory=FaultBook)
     limits: Limits = field(default_factory=Limits)
+    #: Service -> what its authorization server has handed out.
+    grants: defaultdict[str, Grants] = field(default_factory=lambda: defaultdict(Grants))
     clock: Clock = SYSTEM_CLOCK
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     #: Draws predictions' pictures instead of the stand-in's own painter.
