@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import aiohttp
 from fastapi import Depends, Request
@@ -34,6 +35,10 @@ class Services:
     #: made after the second, Unix seconds, found somebody who does.
     untraceable_until: float = 0.0
     untraceable_since: int = 0
+    #: The look at the database that `/health` waits for.
+    health: asyncio.Task[dict[str, Any]] | None = None
+    #: Providers without an address here, which was told already.
+    unconfigured: set[int] = field(default_factory=set[int])
     #: When this process began to work, Unix seconds.
     started_at: int | None = None
 

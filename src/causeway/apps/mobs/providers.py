@@ -77,7 +77,9 @@ async def known(session: AsyncSession, ctx: MobsContext) -> list[Provider]:
         if url is None and digest(row["url"]) == bytes(row["url_sha256"]):
             url = str(row["url"])
         if url is None:
-            log.warning("provider_not_configured", name=row["name"])
+            if row["id"] not in ctx.services.unconfigured:
+                ctx.services.unconfigured.add(row["id"])
+                log.warning("provider_not_configured", name=row["name"])
             continue
         found.append(Provider(row["id"], row["name"], url, dict(row)))
     return found

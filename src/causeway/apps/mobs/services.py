@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import structlog
 from pydantic import SecretStr
 
 from causeway import __version__
@@ -15,6 +16,8 @@ from causeway.app import ChainConfig
 from causeway.apps.mobs.context import CHAIN, Services
 from causeway.apps.mobs.settings import MobsSettings
 from causeway.base.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
 
 
 def _report_errors(dsn: SecretStr) -> None:
@@ -35,12 +38,19 @@ def _report_errors(dsn: SecretStr) -> None:
 @asynccontextmanager
 async def services(settings: MobsSettings) -> AsyncGenerator[Services]:
     """Open the clients until the block is left."""
+    if settings.admin_token is None:
+        log.info("changes_from_this_machine_only", hint="set MOBS_ADMIN_TOKEN to allow others")
     if settings.sentry_dsn is not None:
         _report_errors(settings.sentry_dsn)
     async with aiohttp.ClientSession(
         headers={"user-agent": "causeway"}, cookie_jar=aiohttp.DummyCookieJar()
     ) as http:
-        yield Services(http)
+        made = Services(http)
+        try:
+            yield made
+        finally:
+            if made.health is not None:
+                made.health.cancel()
 
 
 def chains(settings: MobsSettings) -> Sequence[ChainConfig]:

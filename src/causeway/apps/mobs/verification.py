@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs import partitions
 from causeway.apps.mobs.context import CHAIN, MobsContext
 from causeway.apps.mobs.scanner import Scanner, mark_dirty
 from causeway.base.errors import PermanentError
@@ -55,6 +56,7 @@ async def _differs(session: AsyncSession, block: FullBlock) -> str | None:
         return f"stored {len(stored)} times"
     if "0x" + bytes(stored[0][0]).hex() != block.block.hash:
         return "of another branch"
+    kept = await _kept(session, block.timestamp)
     rows = (
         await session.execute(
             text(
@@ -67,6 +69,7 @@ async def _differs(session: AsyncSession, block: FullBlock) -> str | None:
     wanted = [
         (index, tx.hash.lower(), int(receipt.status != "0x0"), int(receipt.gas_used, 16))
         for index, (tx, receipt) in enumerate(zip(block.transactions, block.receipts, strict=True))
+        if int(receipt.status != "0x0") in kept
     ]
     here = [(index, "0x" + bytes(h).hex(), status, gas) for index, h, status, gas in rows]
     if here == wanted:
@@ -75,6 +78,19 @@ async def _differs(session: AsyncSession, block: FullBlock) -> str | None:
         return f"has {len(here)} transactions, the chain {len(wanted)}"
     bad = next(at for at, (a, b) in enumerate(zip(here, wanted, strict=True)) if a != b)
     return f"transaction {bad} is stored differently"
+
+
+async def _kept(session: AsyncSession, at: int) -> set[int]:
+    """Return the statuses whose transactions of this time retention has not let go."""
+    day = partitions.day_name(at // partitions.DAY_S)
+    there = await session.scalars(
+        text(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'mobs'::regnamespace "
+            "AND relname = ANY(:names)"
+        ),
+        {"names": [f"txs_failed_{day}", f"txs_ok_{day}"]},
+    )
+    return {int(name.startswith("txs_ok")) for name in there}
 
 
 async def repair(ctx: MobsContext, differences: Sequence[Difference]) -> int:

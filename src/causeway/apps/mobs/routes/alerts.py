@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs import bounded
 from causeway.apps.mobs.alerts import channels, rules
 from causeway.apps.mobs.alerts.evaluator import end_episodes
 from causeway.apps.mobs.alerts.notices import Notice, file_notices
@@ -22,7 +23,7 @@ from causeway.base.errors import NotFound, PermanentError
 
 log = structlog.get_logger(__name__)
 
-router = APIRouter(tags=["alerts"])
+router = bounded.router("alerts")
 Admin = Depends(admin_only)
 
 _WORST_FIRST = ("firing", "pending", "no_data", "inactive")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from sqlalchemy import text
 
-from causeway.apps.mobs import partitions
+from causeway.apps.mobs import bounded, partitions
 from causeway.apps.mobs.context import Ctx, reading
 from causeway.apps.mobs.schemas import LAST_ID
 from causeway.apps.mobs.units import hexed
 
-router = APIRouter(tags=["chain"])
+router = bounded.router("chain")
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 

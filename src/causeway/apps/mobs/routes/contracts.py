@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import orjson
 from eth_utils.address import to_checksum_address
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from causeway.apps.mobs import bounded
 from causeway.apps.mobs.abis import check_abi
 from causeway.apps.mobs.alerts.rules import wrong
 from causeway.apps.mobs.answers import large
@@ -19,7 +20,7 @@ from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.schemas import ContractChange, NewContract
 from causeway.base.errors import Conflict, NotFound, PermanentError
 
-router = APIRouter(tags=["contracts"])
+router = bounded.router("contracts")
 Admin = Depends(admin_only)
 
 #: Columns that are shown; an ABI can be long.

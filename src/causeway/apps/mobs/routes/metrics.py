@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.apps.mobs import sketches
+from causeway.apps.mobs import bounded, sketches
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, reading
 from causeway.apps.mobs.coverage import Coverage, covered
@@ -18,7 +18,7 @@ from causeway.apps.mobs.rollup import merge_errors
 from causeway.apps.mobs.units import GWEI
 from causeway.base.errors import PermanentError
 
-router = APIRouter(tags=["metrics"])
+router = bounded.router("metrics")
 
 Resolution = Literal["minute", "hour", "day"]
 SECONDS: dict[str, int] = {"minute": 60, "hour": 3600, "day": 86_400}

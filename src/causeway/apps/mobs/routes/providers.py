@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.apps.mobs import bounded
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.providers import add
@@ -18,7 +19,7 @@ from causeway.apps.mobs.queries import Id
 from causeway.apps.mobs.schemas import NewProvider, ProviderChange
 from causeway.base.errors import Conflict, NotFound, PermanentError
 
-router = APIRouter(tags=["providers"])
+router = bounded.router("providers")
 Admin = Depends(admin_only)
 
 #: Points of a series at most.

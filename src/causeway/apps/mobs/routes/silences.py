@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from sqlalchemy import text
 
+from causeway.apps.mobs import bounded
 from causeway.apps.mobs.alerts.rules import wrong
 from causeway.apps.mobs.context import Ctx, admin_only, reading
 from causeway.apps.mobs.schemas import NewSilence
 from causeway.base.errors import NotFound
 
-router = APIRouter(tags=["silences"])
+router = bounded.router("silences")
 Admin = Depends(admin_only)
 
 MATCHERS = ("alert_id", "severity", "alert_type", "series", "name")

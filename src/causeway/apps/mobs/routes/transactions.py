@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.apps.mobs import pages, totals, tracing
+from causeway.apps.mobs import bounded, pages, totals, tracing
 from causeway.apps.mobs.answers import large
 from causeway.apps.mobs.context import Ctx, MobsContext, admin_only, reading
 from causeway.apps.mobs.packing import unpack
@@ -17,7 +17,7 @@ from causeway.apps.mobs.queries import At, Id
 from causeway.apps.mobs.units import gwei, hexed, native
 from causeway.base.errors import Conflict, NotFound
 
-router = APIRouter(tags=["transactions"])
+router = bounded.router("transactions")
 Admin = Depends(admin_only)
 
 Sort = Literal["time_desc", "time_asc", "gas_desc"]
