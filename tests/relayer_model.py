@@ -13,7 +13,7 @@ that the rule is needed and that the exploration would notice.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Literal, NamedTuple
 
@@ -178,10 +178,14 @@ class Model:
                     yield f"settle {unit} as done", _with_units(s, (unit,), SETTLED)
 
     def _plans(self, s: State) -> Iterator[tuple[str, State]]:
-        pending = [unit for unit, state in enumerate(s.units) if state == PENDING]
-        for batch in {tuple(pending), *((unit,) for unit in pending)} if pending else ():
+        for batch in self.batches(s):
             made = _with_units(s, batch, len(s.txs))
             yield f"plan {batch}", made._replace(txs=(*s.txs, Tx("planned", None, batch)))
+
+    def batches(self, s: State) -> set[tuple[int, ...]]:
+        """Return the units that may go together: all that are owed, or one."""
+        pending = tuple(unit for unit, state in enumerate(s.units) if state == PENDING)
+        return {pending, *((unit,) for unit in pending)} if pending else set()
 
     def _of_tx(self, s: State, index: int, tx: Tx) -> Iterator[tuple[str, State]]:
         if tx.state == "planned":
@@ -207,8 +211,9 @@ class Model:
                 yield f"send {index}.{attempt}", _moved(out, index, "sent")
                 if tx.state == "signed":
                     yield f"send {index}.{attempt}, no answer", out
-        if len(tx.attempts) < self.most_attempts and not tx.attempts[-1]:
-            for cancel in (False, True):
+        if len(tx.attempts) < self.most_attempts:
+            # What is being cancelled is only ever signed again to cancel it.
+            for cancel in (False, True) if not tx.attempts[-1] else (True,):
                 left = _spent(s, "cancel") if cancel else s
                 if left is not None:
                     new = tx._replace(attempts=(*tx.attempts, cancel))
@@ -415,3 +420,47 @@ def _with_tx(s: State, index: int, tx: Tx) -> State:
 
 def _moved(s: State, index: int, state: str) -> State:
     return _with_tx(s, index, s.txs[index]._replace(state=state))  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Towards(Model):
+    """The rules, but only where they can still lead to a state of the ledger."""
+
+    target: State = field(default_factory=lambda: State(()))
+
+    def batches(self, s: State) -> set[tuple[int, ...]]:
+        """Return the units that the next transaction of the target carries."""
+        if len(s.txs) >= len(self.target.txs):
+            return set()
+        wanted = self.target.txs[len(s.txs)].units
+        return {wanted} if all(s.units[unit] == PENDING for unit in wanted) else set()
+
+    def may_lead(self, s: State) -> bool:
+        """Return whether the target's transactions may still come of these."""
+        return all(
+            tx.nonce in (None, end.nonce) and end.attempts[: len(tx.attempts)] == tx.attempts
+            for tx, end in zip(s.txs, self.target.txs, strict=False)
+        )
+
+
+def leads_to(before: State, after: State, *, guarded: bool) -> bool:
+    """Return whether the relayer's own moves lead from one ledger to the other.
+
+    The chain is that of `after` and stands still; only the ledgers are compared.
+    """
+    rules = Towards(guarded=guarded, most_txs=99, most_attempts=99, target=after)
+    first = before._replace(
+        chain=after.chain, deep=after.deep, pool=frozenset(), slot=None, left=(("cancel", 99),)
+    )
+    seen, todo = {first}, [first]
+    while todo:
+        state = todo.pop()
+        if (state.units, state.txs) == (after.units, after.txs) and state.slot is None:
+            return True
+        for _, found in rules.ours(state):
+            # What is in the pool and how often something was cancelled is not looked at.
+            one = found._replace(pool=frozenset(), left=first.left)
+            if one not in seen and rules.may_lead(one):
+                seen.add(one)
+                todo.append(one)
+    return False

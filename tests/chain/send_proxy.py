@@ -31,6 +31,10 @@ class SendProxy:
         self.lag_s = 0.0
         #: Methods that are answered with null.
         self.blank: set[str] = set()
+        #: That many requests are answered, the next one never: `reached` is set instead.
+        self.countdown: int | None = None
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
         #: Every raw transaction that came, in order.
         self.raw: list[str] = []
         self._http: aiohttp.ClientSession | None = None
@@ -39,6 +43,12 @@ class SendProxy:
         """Answer one HTTP request."""
         body: Any = await request.json()
         await asyncio.sleep(self.lag_s)
+        if self.countdown is not None:
+            self.countdown -= 1
+            if self.countdown < 0:
+                self.reached.set()
+                await self.let_go.wait()
+                return web.Response(status=503)
         if self.down:
             self.refused += 1
             return web.Response(status=503)
