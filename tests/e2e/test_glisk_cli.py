@@ -48,7 +48,7 @@ async def glisk(
 ) -> AsyncGenerator[Glisk]:
     """GLISK at work, whose batches wait for an operator."""
     async with running_glisk(
-        database_url, anvil, glisk_contract, monkeypatch, BATCH_REVEAL_WAIT_SECONDS="60"
+        database_url, anvil, glisk_contract, monkeypatch, BATCH_REVEAL_WAIT_SECONDS="3600"
     ) as running:
         yield running
 
