@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from causeway.connections.credential import Account, Tokens
 from causeway.connections.rotation import Rotated, rotate
-from causeway.connections.vault import Vault, list_connections
+from causeway.connections.vault import Vault, list_connections, revocation_place
 from causeway.store.encryption import Keyring, Undecryptable, new_key
 from causeway.store.engine import Database
 
@@ -122,3 +122,44 @@ async def test_apps_do_not_see_one_another_s(database: Database) -> None:
     assert [c.app for c in await list_connections(database)] == ["motify", "wisp"]
     assert [c.app for c in await list_connections(database, app="wisp")] == ["wisp"]
     assert await list_connections(database, provider="strava") == []
+
+
+async def test_a_token_refreshed_while_somebody_connects_again_is_revoked(
+    database: Database,
+) -> None:
+    """The one to be revoked is the one that was replaced, not the one that was seen before."""
+    ring = Keyring([NEW])
+    vault = Vault(database, ring, "motify")
+    seen = await vault.save("github", "0xa", tokens(1), Account("1"))
+    refreshed = vault._sealed("github", "0xa", tokens(2))
+    async with database.transaction() as refreshing:
+        await refreshing.execute(
+            text(
+                "UPDATE causeway.connections SET access_token = :access_token, "
+                "version = version + 1 WHERE id = :id"
+            ),
+            {"access_token": refreshed["access_token"], "id": seen.id},
+        )
+        connecting = asyncio.create_task(vault.save("github", "0xa", tokens(3), Account("1")))
+        async with asyncio.timeout(20):
+            while not await waiting_for_a_lock(database):
+                await asyncio.sleep(0.01)
+    await connecting
+    async with database.transaction() as session:
+        row = (
+            await session.execute(text("SELECT id, token FROM causeway.connection_revocations"))
+        ).one()
+    queued = ring.decrypt(row.token, revocation_place(row.id, "motify", "github"))
+    assert queued.get_secret_value() == "access-2"
+
+
+async def waiting_for_a_lock(database: Database) -> bool:
+    async with database.transaction() as session:
+        return bool(
+            await session.scalar(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                    "AND datname = current_database()"
+                )
+            )
+        )

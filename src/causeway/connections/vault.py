@@ -126,7 +126,11 @@ class Vault:
                 await self._lock(session, provider, subject)
                 before = (
                     await session.execute(
-                        text(f"SELECT kind, access_token FROM causeway.connections WHERE {_THIS}"),
+                        # Locked: a refresh must not put another token there before it is replaced.
+                        text(
+                            "SELECT kind, access_token FROM causeway.connections "
+                            f"WHERE {_THIS} FOR UPDATE"
+                        ),
                         values,
                     )
                 ).one_or_none()
