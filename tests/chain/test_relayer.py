@@ -249,6 +249,41 @@ async def test_a_unit_that_no_provider_will_even_try_holds_up_no_other(world: Wo
     assert (await world.units())[2] == ("failed", None)
 
 
+async def test_two_hundred_in_one_transaction_and_the_bad_ones_alone_are_left_out(
+    database: Database, anvil: AnvilNode, glisk_contract: GliskContract, chain: EvmChain
+) -> None:
+    """As many as one declaration of Motify holds; three are refused without being named."""
+    bad = {17, 101, 200}
+    await anvil.rpc("evm_setBlockGasLimit", hex(60_000_000))
+    await anvil.mine()
+    settings = RelayerSettings(lease_s=600, gas_limit_max=50_000_000)
+    world = await World.make(
+        database, anvil, glisk_contract, chain, settings=settings, max_batch=200
+    )
+    for _ in range(4):
+        await world.mint(50)
+    tried: list[int] = []
+
+    def encode(units: Sequence[Unit]) -> Call:
+        call = honest(units)
+        tried.append(len(units))
+        refused = any(unit.payload["token_id"] in bad for unit in units)
+        return Call(call.to, b"\xde\xad\xbe\xef") if refused else call
+
+    honest = world.kind.encode
+    object.__setattr__(world.kind, "encode", encode)
+    await world.file(*range(1, 201), batch_id=uuid4())
+    await world.settle()
+    good = [token for token in range(1, 201) if token not in bad]
+    await world.exactly_once(*good)
+    states = await world.units()
+    assert {token for token, (state, _) in states.items() if state == "failed"} == bad
+    (tx,) = await world.transactions()
+    assert len(tx.units) == 197
+    # About 2·k·log2(n) + k for k bad ones of n; not one for each unit.
+    assert len(tried) < 60
+
+
 async def test_the_gas_price_is_waited_for_visibly(
     database: Database, anvil: AnvilNode, glisk_contract: GliskContract, chain: EvmChain
 ) -> None:

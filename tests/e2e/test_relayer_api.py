@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 import sys
@@ -14,9 +15,11 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from causeway.runtime.discover import find_apps
+from causeway.runtime.doctor import examine
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.glisk_chain import GliskContract
-from tests.glisk_app import Glisk, running_glisk
+from tests.glisk_app import Glisk, running_glisk, until
 
 TOKEN = "of-the-installation"
 APP_TOKEN = "of-glisk"
@@ -167,6 +170,16 @@ async def test_paused_is_paused_by_either_door_and_said_everywhere(glisk: Glisk)
     accounts = await glisk.http.get("/relayer/accounts", headers=bearer(TOKEN))
     assert [(p["app"], p["reason"]) for p in accounts.json()["pauses"]] == [("glisk", reason)]
     assert reason in (await relayer("accounts")).out
+    said = f"the keeper is held: paused (no-sign) by {getpass.getuser()}: {reason}"
+
+    async def health_says_so() -> bool:
+        return said in (await glisk.http.get("/health")).json()["problems"]
+
+    await until(health_says_so)
+    found = await examine(find_apps(["glisk"]), glisk.installation.kernel)
+    (stopped_account,) = (one for one in found if "account" in one.name and not one.ok)
+    assert reason in stopped_account.detail
+    assert "causeway relayer resume" in (stopped_account.fix or "")
     everything = await glisk.http.post("/relayer/resume", json={}, headers=bearer(TOKEN))
     assert everything.status_code == 404
     nothing = await relayer("resume")

@@ -146,12 +146,19 @@ async def in_force(session: AsyncSession) -> list[Pause]:
 
 async def gate(session: AsyncSession, row: AccountRow, app: str) -> Gate:
     """Return what an account may do for an app: the strictest of its mode and of all pauses."""
-    found = Gate(row.mode, row.reason, row.mode_by)
+    own = Gate(row.mode, row.reason, row.mode_by)
+    paused = await gate_of(session, row.chain_id, row.sender, app)
+    return paused if _STRICTNESS[paused.mode] > _STRICTNESS[own.mode] else own
+
+
+async def gate_of(session: AsyncSession, chain_id: int, sender: str, app: str) -> Gate:
+    """Return the strictest of the pauses that hold for an account and an app; `run` without any."""
+    found = Gate("run")
     for one in await session.scalars(
         select(PauseRow).where(
             or_(PauseRow.app.is_(None), PauseRow.app == app),
-            or_(PauseRow.chain_id.is_(None), PauseRow.chain_id == row.chain_id),
-            or_(PauseRow.sender.is_(None), PauseRow.sender == row.sender),
+            or_(PauseRow.chain_id.is_(None), PauseRow.chain_id == chain_id),
+            or_(PauseRow.sender.is_(None), PauseRow.sender == sender),
         )
     ):
         if _STRICTNESS[one.mode] > _STRICTNESS[found.mode]:

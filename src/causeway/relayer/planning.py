@@ -82,7 +82,7 @@ async def _plan(
     verdict = await judge(lane, sight, kind, units)
     fitted = Fitted()
     call: Call | None = None
-    most = await _most_gas(lane)
+    most = await _most_gas(lane) if verdict.ready else 0
     if verdict.ready:
         try:
             fitted = await _simulated(lane, kind, verdict.ready, most)

@@ -14,6 +14,7 @@ from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import CausewayError, ConfigurationError
 from causeway.base.settings import KernelSettings
 from causeway.connections.rotation import keys_in_use
+from causeway.runtime import relayers
 from causeway.runtime.installation import (
     Installation,
     load_settings,
@@ -131,6 +132,7 @@ async def _apps(installation: Installation) -> list[CheckResult]:
                         f"{app.name}: chain {name}", False, error.message, "check its RPC addresses"
                     )
                 )
+        found += await relayers.examine(ctx)
         if app.checks is not None:
             found += await app.checks(ctx)
     return found

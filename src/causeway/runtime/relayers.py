@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from causeway.app import AnyApp, AnyContext, ChainConfig
+from causeway.app import AnyApp, AnyContext, ChainConfig, CheckResult
 from causeway.base.errors import ConfigurationError
 from causeway.base.settings import load
 from causeway.chains.evm.signer import Signer
 from causeway.chains.evm.signer_open import open_signer
+from causeway.relayer import pauses, views
+from causeway.relayer.account import ether
 from causeway.relayer.relayer import Relayer
 from causeway.relayer.settings import RelayerEnvironment
 
@@ -64,3 +66,29 @@ def check_accounts(contexts: Iterable[AnyContext]) -> None:
                         f"{other} and {ctx.app} both sign with {address} on chain {key[0]}",
                         hint="give each app an account of its own",
                     )
+
+
+async def examine(ctx: AnyContext) -> list[CheckResult]:
+    """Return what `causeway doctor` says of an app's accounts: low, on hold, stopped, paused."""
+    found: list[CheckResult] = []
+    for chain, relayer in ctx.relayers.items():
+        for address in relayer.addresses:
+            name = f"{ctx.app}: account {address} on {chain}"
+            async with ctx.database.transaction() as session:
+                view = await relayer.account_view(session, address)
+                gate = await pauses.gate_of(session, relayer.lane.chain.chain_id, address, ctx.app)
+            if not gate.may_plan:
+                how = "lift it with `causeway relayer resume`"
+                found.append(CheckResult(name, False, str(gate), how))
+            found.append(_funds(name, view))
+    return found
+
+
+def _funds(name: str, view: views.AccountView | None) -> CheckResult:
+    if view is None or view.balance_wei is None:
+        return CheckResult(name, True, "has not been used yet")
+    held = f"holds {ether(view.balance_wei)}"
+    if view.mode != "run":
+        return CheckResult(name, False, f"{held}; {view.mode}: {view.reason}", "see the reason")
+    enough = view.low_since is None
+    return CheckResult(name, enough, held, None if enough else "send it more")

@@ -84,7 +84,11 @@ async def blockchain(ctx: GliskContext) -> Answer:
             held = await session.scalar(
                 text(
                     "SELECT reason FROM causeway.relayer_accounts WHERE lower(sender) = "
-                    "lower(:sender) AND chain_id = :chain_id AND mode <> 'run'"
+                    "lower(:sender) AND chain_id = :chain_id AND mode <> 'run' UNION ALL "
+                    "SELECT 'paused (' || mode || ') by ' || paused_by || coalesce(': ' || reason, "
+                    "'') FROM causeway.relayer_pauses WHERE coalesce(app, 'glisk') = 'glisk' "
+                    "AND coalesce(chain_id, :chain_id) = :chain_id "
+                    "AND lower(coalesce(sender, :sender)) = lower(:sender) LIMIT 1"
                 ),
                 {
                     "sender": keeper.state_value["address"],
