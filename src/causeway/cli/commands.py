@@ -12,7 +12,7 @@ from rich.table import Table
 from causeway.app import AnyApp
 from causeway.base import logging
 from causeway.base.settings import KernelSettings, Settings, describe, load
-from causeway.cli import connections, relayer
+from causeway.cli import connections, index, relayer
 from causeway.relayer.settings import RelayerEnvironment
 from causeway.runtime import discover
 
@@ -46,6 +46,7 @@ def build() -> typer.Typer:
     cli.command(help="Watch mints become revealed pictures on a chain of your own, end to end.")(
         demo
     )
+    cli.add_typer(index.commands, name="index", help="How far the sources are; compare and mend.")
     cli.add_typer(relayer.commands, name="relayer", help="What is sent to chains, and its switch.")
     cli.add_typer(connections.commands, name="connections")
     for app in discover.find_apps():

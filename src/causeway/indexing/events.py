@@ -147,6 +147,14 @@ class EventReading:
             events = self._events(found, found.headers)
         return Stretch(headers[-1], tuple(headers), events, events.counts, replaceable=True)
 
+    async def events(self, first: int, last: int) -> Events:
+        """Return what happened in these blocks, proved complete; to compare, not to apply."""
+        if self._family is not None:
+            found = await self._family.read(self._chain, self._wanted, first, last)
+        else:
+            found = await self._whole(first, last)
+        return self._events(found, found.headers)
+
     async def apply(self, session: AsyncSession, stretch: Stretch[Events]) -> None:
         """Write what the stretch holds, in the transaction that moves the checkpoint."""
         events = stretch.content

@@ -129,10 +129,15 @@ class TableWriter:
             return [], 0
         return list(encode_rows(self.table, self._names, columns)), len(columns[0])
 
-    async def write(self, session: AsyncSession, rows: Encoded) -> None:
-        """Write these rows, by COPY."""
+    @property
+    def names(self) -> list[str]:
+        """The columns it fills, in their order."""
+        return list(self._names)
+
+    async def write(self, session: AsyncSession, rows: Encoded, *, into: str | None = None) -> None:
+        """Write these rows, by COPY; `into` another table with these columns."""
         if rows:
-            await copy_encoded(session, self.table, self._names, rows)
+            await copy_encoded(session, self.table, self._names, rows, into=into)
 
     def _packed(
         self, chain_id: int, logs: Sequence[WireLog], blocks: Sequence[Block]
