@@ -21,10 +21,11 @@ from causeway.connections.access import Connections
 from causeway.connections.credential import Account, Credential
 from causeway.connections.errors import CredentialRefused, NotConnected
 from causeway.connections.vault import Vault
-from causeway.store import lease
+from causeway.store import lease, migrate
 from causeway.store.encryption import Keyring, new_key
 from causeway.store.engine import Database
 from tests.connections import ALICE, World, world
+from tests.postgres_fixtures import PostgresServer
 
 TOKEN_PATH = "/github/login/oauth/access_token"
 
@@ -218,6 +219,47 @@ async def test_a_refusal_that_somebody_else_s_refresh_caused_is_none(
     first = await other.credential("github", ALICE)
     assert await slow == first
     assert w.asked(TOKEN_PATH) == 3
+
+
+async def test_a_database_that_restarts_during_a_refresh_loses_no_token(
+    postgres_server: PostgresServer,
+) -> None:
+    url = await asyncio.to_thread(lambda: postgres_server.create("restarted"))
+    database = Database(url)
+    await migrate.upgrade(database, [migrate.kernel_line()])
+    async with world(database) as w:
+        w.sandbox.settings.github_tokens_expire = True
+        w.clock.at = SYSTEM_CLOCK.now() - timedelta(seconds=28800 - 60)
+        await w.connect()
+        w.clock.at = SYSTEM_CLOCK.now()
+        connections = Connections(w.vault, w.connections.providers)
+        w.sandbox.fault("github", "slow", count=1, seconds=1, match="access_token")
+        refreshing = asyncio.create_task(connections.credential("github", ALICE))
+        async with asyncio.timeout(20):
+            while w.asked(TOKEN_PATH) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(postgres_server.stop)
+        async with asyncio.timeout(20):
+            while [e.status for e in w.sandbox.log() if e.path == TOKEN_PATH][-1] is None:
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(postgres_server.start)
+        assert (await refreshing).version == 2
+        current = await connections.credential("github", ALICE)
+        assert list(w.sandbox.tokens("github")) == [current.token.get_secret_value()]
+        assert (await w.github.account(current)).name == "alice"
+        assert w.asked(TOKEN_PATH) == 2
+    await database.close()
+
+
+async def test_an_answer_that_is_lost_ends_as_a_refusal(w: World) -> None:
+    """GitHub has taken the old token back, and nobody has the new one."""
+    w.clock.move(28800)
+    w.sandbox.fault("github", "lose_answer", count=1, match="access_token")
+    with pytest.raises(ProviderUnavailable):
+        await w.connections.credential("github", ALICE)
+    with pytest.raises(CredentialRefused, match="bad_refresh_token"):
+        await w.connections.credential("github", ALICE)
+    assert (await w.connect()).rejected_at is None
 
 
 async def test_whether_it_is_usable_is_known_without_asking(w: World) -> None:

@@ -16,11 +16,12 @@ from typing import Protocol, TypeVar
 import structlog
 from prometheus_client import Counter
 from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import CausewayError, ProviderUnavailable
 from causeway.base.faults import fault_point
-from causeway.connections.credential import Account, Credential
+from causeway.connections.credential import Account, Credential, Tokens
 from causeway.connections.errors import CredentialRefused, NotConnected
 from causeway.connections.oauth import OAuthClient
 from causeway.connections.vault import Connection, Opened, Vault, lease_name
@@ -41,6 +42,9 @@ LEASE_S = 60.0
 #: How long somebody with an expired token waits for another's refresh, and how often they look.
 WAIT_S = 30.0
 LOOK_S = 0.1
+
+#: Pauses between tries to store a token that was just received; together less than the lease.
+STORE_PAUSES_S = (0.2, 0.5, 1, 2, 4, 8, 16)
 
 T = TypeVar("T")
 
@@ -207,13 +211,30 @@ class Connections:
             _log.warning("refresh_failed", provider=seen.provider, why=error.message)
             return opened
         fault_point("connections.refreshed")
-        stored = await self.vault.replace(seen, tokens)
+        stored = await self._stored(seen, tokens)
         fault_point("connections.stored")
         if not stored:
             # The person connected again, or let go, meanwhile.
             await self.vault.discard(seen.provider, tokens.access_token)
         REFRESHES.labels(seen.provider, "stored" if stored else "overtaken").inc()
         return await self._opened(seen.provider, seen.subject)
+
+    async def _stored(self, seen: Connection, tokens: Tokens) -> bool:
+        """Keep new tokens, also when the database is away for a moment: there are no others."""
+        for pause_s in (*STORE_PAUSES_S, None):
+            try:
+                if await self.vault.replace(seen, tokens):
+                    return True
+                # An earlier try may have been done without our being told.
+                current = await self.vault.open(seen.provider, seen.subject)
+            except OperationalError:
+                if pause_s is None:
+                    raise
+                _log.warning("token_not_stored_yet", provider=seen.provider)
+                await self._clock.sleep(pause_s)
+            else:
+                return current is not None and current.access_token == tokens.access_token
+        raise AssertionError("unreachable")
 
     def _can_refresh(self, opened: Opened) -> bool:
         c = opened.connection
