@@ -96,10 +96,11 @@ def final_block(call: Call) -> int | None:
     """Return the block whose finality makes the answer final, where the call names it.
 
     None for calls about something else, or whose answer itself tells (`TOLD_BY_ANSWER`). Headers by
-    number are among the former: by these it is seen that a chain was replaced all the same.
+    number are among the former: by these it is seen that a chain was replaced all the same. So are
+    the receipts of whole blocks: they are read once, with their block, and would fill the database.
     """
     method, params = call
-    if method in ("eth_getLogs", "eth_getBlockByNumber"):
+    if method in ("eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts"):
         return None
     return max(_numbers(method, params), default=None)
 
