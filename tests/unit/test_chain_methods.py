@@ -11,7 +11,7 @@ from causeway.chains.methods import final_block
     ("method", "params", "block"),
     [
         ("eth_getBalance", ("0x" + "11" * 20, "0x10"), 16),
-        ("eth_call", ({}, "0x10"), 16),
+        ("eth_call", ({"to": "0x"}, "0x10"), 16),
         ("eth_getBalance", ("0x" + "11" * 20, "latest"), None),
         # Read once, with their block: kept, they would fill the database.
         ("eth_getBlockReceipts", ("0x10",), None),
