@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +114,32 @@ async def test_where_sources_are_is_shown(database: Database) -> None:
         assert (one.head, one.final, one.behind, one.problem) == (40, 30, 0, None)
         assert one.waiting == 5  # of blocks above the final one
         assert time_left_s(one, one, 1.0) == 0
+
+
+async def run(database_url: str, *arguments: str) -> tuple[int, str]:
+    """Run `causeway index` as an operator does; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("causeway")),
+        "index",
+        *arguments,
+        env=os.environ | {"DATABASE_URL": database_url, "COLUMNS": "150"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await process.communicate())[0].decode()
+    return process.returncode or 0, said
+
+
+async def test_an_operator_asks(database: Database, database_url: str) -> None:
+    async with indexed(database) as (_, source, _):
+        code, said = await run(database_url, "status", "--json")
+        assert (code, [one["applied"] for one in json.loads(said)]) == (0, [40])
+        code, said = await run(database_url, "status")
+        assert code == 0
+        assert source.name in said
+    code, said = await run(database_url, "verify", "nothing")
+    assert (code, said.startswith("causeway: there is no source 'nothing'")) == (1, True)
+
+
+async def test_a_database_nobody_has_used_has_no_sources(empty_database_url: str) -> None:
+    assert await run(empty_database_url, "status", "--json") == (0, "[]\n")

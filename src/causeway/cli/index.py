@@ -24,6 +24,7 @@ from causeway.indexing.source import Source
 from causeway.indexing.verifying import Difference, verify
 from causeway.runtime import discover
 from causeway.runtime.installation import Installation, open_database, open_installation
+from causeway.store import migrate
 from causeway.store.engine import Database
 
 commands = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -190,6 +191,7 @@ async def _twice() -> tuple[list[SourceStatus], list[SourceStatus]]:
 @asynccontextmanager
 async def _database() -> AsyncGenerator[Database]:
     async with open_database(load(KernelSettings)) as database:
+        await migrate.upgrade(database, [migrate.kernel_line()])
         yield database
 
 
