@@ -13,15 +13,18 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from causeway.base import logging as our_logging
 from causeway.connections import flow
 from causeway.connections.errors import AuthorizationFailed, CredentialRefused, NotConnected
 from causeway.connections.revocation import revoke_due
 from causeway.connections.vault import list_connections
+from causeway.store import migrate
 from causeway.store.encryption import Undecryptable
 from causeway.store.engine import Database
 from tests.connections import ALICE, CALLBACK, MALLORY, WAKA_KEY, World, world
+from tests.postgres_fixtures import PostgresServer
 
 
 @pytest.fixture(name="w")
@@ -179,6 +182,29 @@ async def test_a_wrong_secret_of_ours_is_no_connection(w: World) -> None:
     back = await w.visit(begun.url)
     w.sandbox.settings.github_client_secret = "changed there"
     assert await failure(w, code=back["code"], state=back["state"]) == "token_exchange_failed"
+
+
+async def test_a_token_that_cannot_be_stored_is_taken_back_at_once(
+    postgres_server: PostgresServer,
+) -> None:
+    database = Database(await asyncio.to_thread(postgres_server.create, "stopped"))
+    await migrate.upgrade(database, [migrate.kernel_line()])
+    async with world(database) as w:
+        w.sandbox.fault("github", "slow", count=1, seconds=1, match="/user")
+        begun = await flow.begin(w.vault, w.github, ALICE)
+        back = await w.visit(begun.url)
+        finishing = asyncio.create_task(
+            flow.finish(w.vault, w.github, code=back["code"], state=back["state"])
+        )
+        async with asyncio.timeout(20):
+            while not w.asked("/github-api/user"):
+                await asyncio.sleep(0.01)
+        assert len(w.sandbox.tokens("github")) == 1
+        await asyncio.to_thread(postgres_server.stop)
+        with pytest.raises(OperationalError):
+            await finishing
+        assert w.sandbox.tokens("github") == {}
+    await database.close()
 
 
 async def test_one_account_serves_one_person(w: World, database: Database) -> None:

@@ -7,9 +7,11 @@ address can change whom the account is linked to.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from causeway.base.errors import CausewayError, NotAuthenticated, NotFound, TransientError
 from causeway.connections import oauth_state
@@ -52,7 +54,10 @@ async def finish(
     state: str | None,
     error: str | None = None,
 ) -> Connection:
-    """Complete the callback; return the connection. Raises `AuthorizationFailed` with a code."""
+    """Complete the callback; return the connection.
+
+    Raises `AuthorizationFailed` with a code; what the database raises is raised as it is.
+    """
     if error is not None:
         await _use_up(vault, provider, state)
         raise AuthorizationFailed("access_denied" if error == "access_denied" else "provider_error")
@@ -74,6 +79,11 @@ async def finish(
     except CausewayError as failure:
         await _give_back(vault, provider, tokens)
         raise _failed(provider, failure) from None
+    except SQLAlchemyError:
+        # Nobody will know this token again, and there is nowhere to write that down.
+        with suppress(CausewayError):
+            await provider.revoke(tokens.access_token)
+        raise
 
 
 def _action(vault: Vault, provider: Provider) -> str:
