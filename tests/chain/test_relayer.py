@@ -138,6 +138,7 @@ async def test_a_revert_that_names_a_unit_leaves_it_out_at_once(
     world = await World.make(database, anvil, glisk_contract, chain, is_done=blind)
     await world.mint(4)
     await world.contract.reveal(world.node.accounts[1], [2], ["ipfs://by-hand"])
+    await world.node.mine(3)  # so that the nonce of that is spent for good
     await world.file(1, 2, 3)
     await world.settle()
     await world.exactly_once(1, 3)

@@ -512,3 +512,26 @@ async def test_two_relayers_share_an_account_and_filing_wakes_them(
     await world.exactly_once(1, 2, 3, 4)
     assert [tx.nonce for tx in await world.transactions()] == [0, 1, 2, 3]
     assert (await world.transactions())[0].units[0].key == key(1)
+
+
+async def test_nonces_spent_just_before_the_account_is_first_seen_leave_no_gap(
+    world: World,
+) -> None:
+    """A reorg takes back what another program did right before: ours would wait for ever."""
+    await automine(world, False)
+    await world.file(1)
+    await spend_nonce(world)
+    await world.node.mine()
+    await world.steps()
+    assert [tx for tx in await world.transactions() if tx.nonce is not None] == []
+    async with world.database.transaction() as session:
+        view = await world.relayer.account_view(session)
+    assert view is not None
+    assert "just before this relayer first saw it" in (view.reason or "")
+    await world.node.rpc("anvil_reorg", 1, [])
+    await world.node.rpc("anvil_dropAllTransactions")
+    for _ in range(4):
+        world.clock.move(60)
+        await world.settle()
+    await world.exactly_once(1)
+    assert [tx.nonce for tx in await world.transactions() if tx.nonce is not None] == [0]

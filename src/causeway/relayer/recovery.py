@@ -27,28 +27,46 @@ async def check_nonces(lane: Lane, sight: Sight, lease: Lease) -> AccountRow:
             expected = await ledger.next_nonce(session, lane, row.nonce_floor)
     if row is not None and row.nonce_mined == sight.mined and sight.mined <= expected:
         return row
+    floor = await _first_floor(lane, sight) if row is None else row.nonce_floor
     async with lane.commit(lease) as session:
-        await ledger.ensure_account(session, lane, sight.mined)
+        await ledger.ensure_account(session, lane, floor)
         locked = await ledger.account(session, lane, lock=True)
         assert locked is not None  # noqa: S101 - just made
         expected = await ledger.next_nonce(session, lane, locked.nonce_floor)
         locked.nonce_mined = sight.mined
         if sight.mined > expected and locked.mode != "no-sign":
+            spent = f"nonces {expected} to {sight.mined - 1} of {lane.sender} were spent"
             reason = (
-                f"nonces {expected} to {sight.mined - 1} of {lane.sender} were spent without this "
-                "relayer: another program uses the key, or the database was restored"
+                f"{spent} without this relayer: another program uses the key, or the database was "
+                "restored"
             )
+            if row is None:
+                reason = f"{spent} just before this relayer first saw it: it waits until that stays"
             await account.switch(session, lane, locked, "no-sign", reason)
         return locked
 
 
-async def recover(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
-    """Go on after nonces were spent without us, once that is final and every unit looked up."""
+async def _first_floor(lane: Lane, sight: Sight) -> int:
+    """Return the nonces spent for good when an account is first seen: they are none of ours.
+
+    What is spent in newer blocks may be given back by a reorg and leave a gap before ours.
+    """
+    depth = await _shallowest(lane, sight)
+    return sight.mined if depth is None else await lane.chain.nonce(lane.sender, depth)
+
+
+async def _shallowest(lane: Lane, sight: Sight) -> int | None:
+    """Return the block that is deep enough for every kind; None while there is none."""
     depths = [await sight.depth(kind.finality) for kind in lane.kinds.values()]
     known = [depth for depth in depths if depth is not None]
-    if not known or len(known) < len(depths):
+    return min(known) if known and len(known) == len(depths) else None
+
+
+async def recover(lane: Lane, sight: Sight, lease: Lease, did: Did) -> None:
+    """Go on after nonces were spent without us, once that is final and every unit looked up."""
+    at = await _shallowest(lane, sight)
+    if at is None:
         return
-    at = min(known)
     await _drop_plans(lane, lease, did)
     if await lane.chain.nonce(lane.sender, at) != sight.mined:
         return  # not deep enough yet
