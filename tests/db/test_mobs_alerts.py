@@ -25,7 +25,8 @@ async def observed(tale: Story, alert_type: str = "custom", **rule: Any) -> list
     }
     whole.update(rule)
     async with tale.ctx.database.sessions() as session:
-        found = await observe(session, whole, Moment(tale.clock.at, tale.clock.at))
+        forks = tale.ctx.settings.fork_times()
+        found = await observe(session, whole, Moment(tale.clock.at, tale.clock.at, forks=forks))
     return [(one.series, None if one.value is None else float(one.value)) for one in found]
 
 
@@ -238,6 +239,10 @@ async def test_a_spike_is_against_the_hour_before(database: Database) -> None:
         await tale.mine(Sent(nonce=1, price=10), Sent(nonce=2, price=30))
         await tale.mine(Sent(nonce=3, price=60), seconds=400)
         assert await observed(tale, "gas_spike") == [("", 3.0)]
+        # Prices before a fee upgrade are no measure of those after it.
+        upgrade = {"fee_forks": (str(tale.clock.at - 100),)}
+        tale.ctx.settings = tale.ctx.settings.model_copy(update=upgrade)
+        assert await observed(tale, "gas_spike") == [("", None)]
 
 
 async def test_a_preview_is_what_happened(database: Database) -> None:

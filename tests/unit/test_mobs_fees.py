@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from causeway.apps.mobs.fees import ARSIA, Fee, fee, forks_between
+from causeway.apps.mobs.fees import ARSIA, FORKS, Fee, fee, forks_between
 
 
 def test_before_arsia_the_gas_is_all_there_is() -> None:
@@ -39,7 +39,7 @@ def test_numbers_have_no_upper_bound() -> None:
 
 
 def test_prices_are_not_compared_across_an_upgrade() -> None:
-    assert forks_between(5000, ARSIA - 1, ARSIA) == (ARSIA,)
-    assert forks_between(5000, ARSIA, ARSIA + 9) == ()
-    assert forks_between(5000, 0, ARSIA - 1) == ()
-    assert forks_between(1, 0, 2**40) == ()
+    assert forks_between(FORKS[5000], ARSIA - 1, ARSIA) == (ARSIA,)
+    assert forks_between(FORKS[5000], ARSIA, ARSIA + 9) == ()
+    assert forks_between(FORKS[5000], 0, ARSIA - 1) == ()
+    assert forks_between((), 0, 2**40) == ()

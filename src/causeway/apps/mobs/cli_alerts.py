@@ -103,7 +103,9 @@ def alerts_test(
         async with ctx.database.sessions() as session:
             for rule in wanted:
                 whole = await files.whole(session, rule)
-                seen = await preview(session, whole, start_ts, end_ts)
+                seen = await preview(
+                    session, whole, start_ts, end_ts, forks=ctx.settings.fork_times()
+                )
                 found.append({"name": rule["name"], **seen.view()})
         if as_json:
             print_json(found)

@@ -7,6 +7,7 @@ an operator fee since their Isthmus upgrade. Deposits pay nothing here: they pai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,6 @@ def fee(
     return Fee(l2, l1_fee, operator, l2 + (l1_fee or 0) + (operator or 0))
 
 
-def forks_between(chain_id: int, first_ts: int, last_ts: int) -> tuple[int, ...]:
+def forks_between(forks: Sequence[int], first_ts: int, last_ts: int) -> tuple[int, ...]:
     """Return the fee upgrades after `first_ts` and not after `last_ts` (Unix seconds)."""
-    return tuple(at for at in FORKS.get(chain_id, ()) if first_ts < at <= last_ts)
+    return tuple(at for at in forks if first_ts < at <= last_ts)

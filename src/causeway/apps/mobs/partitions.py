@@ -12,7 +12,10 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from causeway.store.engine import Database
+
 DAY_S = 86_400
+_DAYS_AHEAD = 7
 
 #: Partitioned by day, by Unix seconds.
 TABLES = (
@@ -62,6 +65,17 @@ async def ensure(
                 f"FOR VALUES FROM ({day * DAY_S}) TO ({(day + 1) * DAY_S})"
             )
         )
+
+
+async def ahead(database: Database, now: int) -> None:
+    """Make today and the days to come, a table in a transaction of its own.
+
+    With one lock at a time there is no order in which a reader of several tables could wait for
+    this and this for the reader.
+    """
+    for tables in (("txs_ok", "txs_failed"), *((one,) for one in TABLES if one[:4] != "txs_")):
+        async with database.transaction() as session:
+            await ensure(session, now, now + _DAYS_AHEAD * DAY_S, tables)
 
 
 async def days_of(session: AsyncSession, table: str) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from causeway.apps.mobs.fees import FORKS
 from causeway.base.settings import CommaSeparated, SecretList, Settings
 
 PIPELINES = ("provider_probe", "block_scanner", "metrics_rollup", "alert_evaluator")
@@ -29,6 +30,13 @@ def _start(value: str) -> str:
     number = value.removeprefix("latest-")
     if value != "latest" and not number.isdigit():
         raise ValueError("must be a block number, latest, or latest-N")
+    return value
+
+
+def _times(value: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [one for one in value if not one.isdigit()]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no time; allowed are Unix seconds, comma-separated")
     return value
 
 
@@ -78,6 +86,11 @@ class MobsSettings(Settings):
     chain_profile: Literal["auto", "mantle", "op", "plain"] = Field(
         default="auto", validation_alias="MOBS_CHAIN_PROFILE", description="how fees are counted"
     )
+    fee_forks: Annotated[CommaSeparated, AfterValidator(_times)] = Field(
+        default=(),
+        validation_alias="MOBS_FEE_FORKS",
+        description="times (Unix seconds) of fee upgrades: prices are not compared across them",
+    )
     block_time_s: float = Field(default=2.0, gt=0, le=600, validation_alias="MOBS_BLOCK_TIME")
     retention_samples_days: Days = 7
     retention_success_days: Days = 30
@@ -117,6 +130,10 @@ class MobsSettings(Settings):
         if self.chain_id in (5000, 5003):
             return "mantle"
         return "op" if self.chain_id in (10, 8453, 84532, 11155420) else "plain"
+
+    def fork_times(self) -> tuple[int, ...]:
+        """Return when prices changed their meaning, Unix seconds: known upgrades and told ones."""
+        return tuple(sorted({*FORKS.get(self.chain_id, ()), *map(int, self.fee_forks)}))
 
     def missing_for_production(self) -> list[str]:
         """Return what must be set before M-OBS may serve strangers."""

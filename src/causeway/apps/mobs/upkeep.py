@@ -17,7 +17,6 @@ from causeway.store.lease import Lease
 
 log = structlog.get_logger(__name__)
 
-_DAYS_AHEAD = 7
 #: Rows deleted in one transaction.
 _AT_ONCE = 5000
 #: Days whose blocks came within this are still being loaded, seconds.
@@ -68,8 +67,7 @@ async def retain(ctx: MobsContext, _lease: Lease) -> None:
 async def retain_now(ctx: MobsContext) -> None:
     """Make the days to come and drop what is too old."""
     now = int(ctx.clock.now().timestamp())
-    async with ctx.database.transaction() as session:
-        await partitions.ensure(session, now, now + _DAYS_AHEAD * DAY_S)
+    await partitions.ahead(ctx.database, now)
     for table, day in await too_old(ctx):
         async with ctx.database.transaction() as session:
             await session.execute(text("SET LOCAL lock_timeout = '5s'"))

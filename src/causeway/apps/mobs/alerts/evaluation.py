@@ -21,7 +21,7 @@ from causeway.apps.mobs.alerts.rules import (
     holds,
     parse,
 )
-from causeway.apps.mobs.fees import ARSIA
+from causeway.apps.mobs.fees import forks_between
 
 #: Chain time before the window that prices are compared with, seconds.
 BASELINE_S = 3600
@@ -39,6 +39,8 @@ class Moment:
     now: int
     #: Whether it is the present: history says nothing of providers that are probed now.
     live: bool = True
+    #: Times at which prices changed their meaning.
+    forks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ async def observe(
         return await _custom(session, rule, condition, moment.through)
     if kind == "failure_rate":
         return [await _failure_rate(session, rule, moment.through)]
-    return [await _gas_spike(session, rule, moment.through)]
+    return [await _gas_spike(session, rule, moment.through, moment.forks)]
 
 
 def reads_blocks(rule: Mapping[str, Any]) -> bool:
@@ -158,11 +160,13 @@ async def _failure_rate(
     return Observation("", value, is_true, evidence, {"transactions": total, "failed": failed})
 
 
-async def _gas_spike(session: AsyncSession, rule: Mapping[str, Any], through: int) -> Observation:
+async def _gas_spike(
+    session: AsyncSession, rule: Mapping[str, Any], through: int, forks: tuple[int, ...]
+) -> Observation:
     start, end = window(rule, through)
     where, values = _where(rule, {})
     values |= {"start": start - BASELINE_S, "end": end, "middle": start}
-    if start - BASELINE_S < ARSIA <= end:
+    if forks_between(forks, start - BASELINE_S, end):
         return Observation("", None, None, context={"baseline": "spans a change of fees"})
     here, before = (
         await session.execute(

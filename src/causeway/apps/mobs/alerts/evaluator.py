@@ -77,7 +77,8 @@ async def evaluate_rule(ctx: MobsContext, rule_id: int, now: int) -> None:
             rule = await _locked(session, rule_id)
             if rule is None or not rule["is_enabled"]:
                 return
-            moment = Moment(await indexed_through(session), now)
+            forks = ctx.settings.fork_times()
+            moment = Moment(await indexed_through(session), now, forks=forks)
             await retract(session, rule, moment)
             seen: set[str] = set()
             last: Any = None
@@ -300,7 +301,7 @@ async def retract(session: AsyncSession, rule: Mapping[str, Any], moment: Moment
             ),
             {"reorg": event["reorg"], "id": event["id"]},
         )
-        again = await observe(session, rule, Moment(through, now, live=False))
+        again = await observe(session, rule, Moment(through, now, live=False, forks=moment.forks))
         still = next((one for one in again if one.series == event["series"]), None)
         if still is None or not still.is_true:
             await _take_back(session, rule, event, now, None if still is None else still.value)

@@ -40,7 +40,13 @@ class Preview:
 
 
 async def preview(
-    session: AsyncSession, rule: Mapping[str, Any], start: int, end: int, step_s: int = STEP_S
+    session: AsyncSession,
+    rule: Mapping[str, Any],
+    start: int,
+    end: int,
+    *,
+    step_s: int = STEP_S,
+    forks: tuple[int, ...] = (),
 ) -> Preview:
     """Return what a rule would have done between two times of the chain (Unix seconds)."""
     first = await session.scalar(
@@ -59,7 +65,7 @@ async def preview(
         found.evaluations += 1
         firing = False
         seen: set[str] = set()
-        for one in await observe(session, rule, Moment(now, now, live=False)):
+        for one in await observe(session, rule, Moment(now, now, live=False, forks=forks)):
             seen.add(one.series)
             step = evaluate(states.get(one.series, Series()), one.is_true, now, patience)
             for what in step.events:

@@ -206,7 +206,14 @@ async def _preview(ctx: MobsContext, rule: dict[str, Any]) -> dict[str, Any] | N
     now = int(ctx.clock.now().timestamp())
     try:
         async with reading(ctx) as session:
-            found = await preview(session, rule, now - 86_400, now, step_s=5 * STEP_S)
+            found = await preview(
+                session,
+                rule,
+                now - 86_400,
+                now,
+                step_s=5 * STEP_S,
+                forks=ctx.settings.fork_times(),
+            )
     except DBAPIError as error:
         # The rule is stored: an error here would have it made again.
         log.warning("no_preview", alert=rule["id"], error=error)
@@ -225,7 +232,9 @@ async def alert_test(ctx: Ctx, body: AlertTest) -> dict[str, Any]:
         raise rules.wrong("end_ts", body.end_ts, "at most 7 days after start_ts")
     async with reading(ctx) as session:
         await _check(session, body.alert_type, rule)
-        found = await preview(session, rule, body.start_ts, body.end_ts)
+        found = await preview(
+            session, rule, body.start_ts, body.end_ts, forks=ctx.settings.fork_times()
+        )
     return {"preview": found.view()}
 
 
