@@ -44,3 +44,34 @@ async def test_the_tables_go_and_come_again(empty_database_url: str) -> None:
     async with database.transaction() as session:
         await session.execute(text(_INSERT), {"state": "pending"})
     await database.close()
+
+
+async def test_lanes_and_pauses_go_and_come_again(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    line = migrate.kernel_line()
+    account = (
+        "INSERT INTO causeway.relayer_accounts (chain_id, sender, mode, mode_since, nonce_floor, "
+        "nonce_mined, fence) VALUES (1, 'a', 'hold:budget', now(), 0, 0, 0)"
+    )
+    await migrate.upgrade(database, [line], "k0008")
+    async with database.transaction() as session:
+        await session.execute(text(account))
+    await migrate.downgrade(database, line, "k0007")
+    async with database.transaction() as session:
+        assert await session.scalar(text("SELECT mode FROM causeway.relayer_accounts")) == "run"
+        assert await session.scalar(text("SELECT to_regclass('causeway.relayer_pauses')")) is None
+    await migrate.upgrade(database, [line], "k0008")
+    await database.close()
+
+
+async def test_a_scope_is_paused_once(database: Database) -> None:
+    pause = (
+        "INSERT INTO causeway.relayer_pauses (id, app, mode, paused_by, since) "
+        "VALUES (gen_random_uuid(), :app, 'no-sign', 'ada', now())"
+    )
+    async with database.transaction() as session:
+        await session.execute(text(pause), {"app": None})
+        await session.execute(text(pause), {"app": "glisk"})
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            await session.execute(text(pause), {"app": None})
