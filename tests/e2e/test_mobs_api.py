@@ -292,6 +292,8 @@ async def test_zero_and_unknown_never_look_alike(
             await anvil.rpc("evm_setNextBlockTimestamp", at)
             await anvil.rpc("evm_mine")
         height = await mobs.caught_up()
+        # What is switched off is not missed.
+        assert list((await mobs.get("/health"))["pipelines"]) == ["block_scanner"]
 
         async def shown() -> tuple[list[Any], list[str]]:
             found = await mobs.get("/metrics/overview", start_ts=first, end_ts=first + 240)

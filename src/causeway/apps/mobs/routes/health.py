@@ -101,6 +101,8 @@ async def _behind(ctx: MobsContext, now: int) -> dict[str, Any]:
     }
     pipelines: dict[str, Any] = {}
     for name, (key, interval_s) in intervals.items():
+        if name not in settings.worker_enabled_pipelines:
+            continue  # nobody is to run it
         at = states[key][1] if key in states else None
         error = checkpoint[2] if checkpoint and name == "block_scanner" else None
         lag = None if at is None else max(0, now - at)
