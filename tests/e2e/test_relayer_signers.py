@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging as std
+import pickle
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import structlog
 from eth_account import Account
 from sqlalchemy import text
 
+from causeway.base import logging
 from causeway.base.errors import ConfigurationError
 from causeway.runtime.relayers import check_accounts
 from causeway.sandbox.anvil import AnvilNode
@@ -113,3 +118,41 @@ async def test_one_account_for_two_apps_on_one_chain_is_refused(
         check_accounts([mine])
         with pytest.raises(ConfigurationError, match="glisk and motify both sign with"):
             check_accounts([mine, replace(mine, app="motify")])
+
+
+@pytest.mark.parametrize("log_format", ["json", "pretty"])
+async def test_a_key_in_this_process_is_in_no_row_no_page_and_no_line(
+    database: Database,
+    database_url: str,
+    anvil: AnvilNode,
+    glisk_contract: GliskContract,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    log_format: Literal["json", "pretty"],
+) -> None:
+    handlers, level = std.getLogger().handlers[:], std.getLogger().level
+    request.addfinalizer(structlog.reset_defaults)
+    request.addfinalizer(lambda: std.getLogger().handlers.__setitem__(slice(None), handlers))
+    request.addfinalizer(lambda: std.getLogger().setLevel(level))
+    written = StringIO()
+    private_key = anvil.accounts[1].private_key
+    async with running_glisk(database_url, anvil, glisk_contract, monkeypatch) as glisk:
+        logging.configure("DEBUG", log_format, written)
+        await glisk.mint(anvil.accounts[5].address, 1)
+        await glisk.until_status(1, "revealed")
+        lane = glisk.installation.contexts["glisk"].relayers["base"].lane
+        # An error on the way, logged with its traceback while the key is in reach of its frames.
+        try:
+            await lane.signer.sign({"type": 2, "chainId": "not a number", "key": private_key})
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            structlog.get_logger().exception("signing_failed", error=error, exc_info=error)
+        pages = [(await glisk.http.get(path)).text for path in ("/metrics", "/relayer/accounts")]
+        for line in (await glisk.http.get("/relayer/transactions")).json()["transactions"]:
+            pages.append((await glisk.http.get(f"/relayer/transactions/{line['id']}")).text)
+    kept = await everything_in(database)
+    said = "\n".join([kept, *pages, repr(lane), repr(lane.signer), written.getvalue()])
+    assert "signing_failed" in said
+    assert len(pages) > 2
+    assert private_key.removeprefix("0x").lower() not in said.lower()
+    with pytest.raises(TypeError, match="not written down"):
+        pickle.dumps(lane.signer)
