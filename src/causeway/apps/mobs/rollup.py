@@ -39,8 +39,11 @@ _MINUTE_TABLE: Table = MinuteMetrics.__table__  # pyright: ignore[reportAssignme
 _CONTRACT_TABLE: Table = ContractMinute.__table__  # pyright: ignore[reportAssignmentType]
 _HOUR_TABLE: Table = HourMetrics.__table__  # pyright: ignore[reportAssignmentType]
 
-#: The transactions that are asked about, and the minute of each since 1970.
-_MINUTE = "block_timestamp / 60"
+#: The transactions that are asked about, and the minute of each since 1970: where there is one
+#: minute only, as while the chain is followed, it is not worked out for each of them.
+_MINUTE = "{minute}"
+_OF_EACH = "block_timestamp / 60"
+_THE_ONE = "CAST(:first AS bigint) / 60"
 _THESE = "FROM mobs.txs WHERE block_timestamp >= :first AND block_timestamp < :last + 60{gaps}"
 _GAPS = " AND block_timestamp - block_timestamp % 60 = ANY(:minutes)"
 #: A price as a float: by way of an integer where it is one, which takes a third of the time.
@@ -155,7 +158,11 @@ async def _compute(session: AsyncSession, minutes: list[int]) -> None:
     )
     dense = len(minutes) == (last - first) // 60 + 1
     found = await session.execute(
-        text(_FIGURES.format(gaps="" if dense else _GAPS)),
+        text(
+            _FIGURES.format(
+                gaps="" if dense else _GAPS, minute=_OF_EACH if first < last else _THE_ONE
+            )
+        ),
         {"first": first, "last": last} if dense else place,
     )
     figures: dict[int, Mapping[Any, Any]] = {}
