@@ -15,19 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-TxState = Literal[
-    "planned",
-    "signed",
-    "sent",
-    "mined",
-    "confirmed",
-    "reverted",
-    "cancelled",
-    "lost",
-    "dropped",
-]
+from causeway.relayer.states import TransactionState
 
 PENDING, SETTLED = -1, -2
 
@@ -48,7 +38,7 @@ class Shortcut(Enum):
 class Tx(NamedTuple):
     """A transaction in the ledger."""
 
-    state: TxState
+    state: TransactionState
     nonce: int | None
     units: tuple[int, ...]
     #: Its signed attempts: True for a cancellation.

@@ -54,12 +54,7 @@ class Scope:
         cls, app: str | None = None, chain_id: int | None = None, sender: str | None = None
     ) -> Scope:
         """Return the scope; `InvalidInput` when the account is no address."""
-        if sender is None:
-            return cls(app, chain_id)
-        if not is_address(sender):
-            allowed = "an address: 0x and 40 hex digits"
-            raise InvalidInput(fields=[Field("account", sender, allowed)])
-        return cls(app, chain_id, to_checksum_address(sender))
+        return cls(app, chain_id, None if sender is None else account_of(sender, "account"))
 
     def __str__(self) -> str:
         parts = [
@@ -68,6 +63,14 @@ class Scope:
             f"account {self.sender}" if self.sender is not None else "",
         ]
         return ", ".join(part for part in parts if part) or "everything"
+
+
+def account_of(given: str, field: str) -> str:
+    """Return an account checksummed; `InvalidInput` that names the field when it is no address."""
+    if not is_address(given):
+        allowed = "an address: 0x and 40 hex digits"
+        raise InvalidInput(fields=[Field(field, given[:80], allowed)])
+    return str(to_checksum_address(given))
 
 
 @dataclass(frozen=True)

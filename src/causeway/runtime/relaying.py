@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
-from eth_utils.address import is_address, to_checksum_address
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import SecretStr
 
@@ -21,14 +20,11 @@ from causeway.auth.bearer import check_bearer, check_local
 from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import Field, InvalidInput, NotAllowed, NotFound
 from causeway.relayer import pauses, schemas, views
-from causeway.relayer.pauses import Scope
+from causeway.relayer.pauses import Scope, account_of
+from causeway.relayer.states import TransactionState
 from causeway.store.engine import Database
 
 router = APIRouter(prefix="/relayer", tags=["relayer"])
-
-State = Literal[
-    "planned", "signed", "sent", "mined", "confirmed", "reverted", "cancelled", "lost", "dropped"
-]
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ async def transactions(
     who: Who,
     database: Data,
     app: str | None = None,
-    state: Annotated[list[State] | None, Query()] = None,
+    state: Annotated[list[TransactionState] | None, Query()] = None,
     chain_id: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     account: str | None = None,
     cursor: str | None = None,
@@ -95,7 +91,7 @@ async def transactions(
             who.narrowed(app),
             states=tuple(state or ()),
             chain_id=chain_id,
-            sender=_account(account),
+            sender=None if account is None else account_of(account, "query.account"),
             before=_before(cursor),
             limit=limit + 1,
         )
@@ -149,15 +145,6 @@ async def resume(body: schemas.ScopeBody, who: Who, database: Data) -> dict[str,
 def _whole(who: Operator) -> None:
     if who.app is not None:
         raise NotAllowed("accounts are shared by apps: the installation's token is needed")
-
-
-def _account(account: str | None) -> str | None:
-    if account is None:
-        return None
-    if not is_address(account):
-        allowed = "an address: 0x and 40 hex digits"
-        raise InvalidInput(fields=[Field("query.account", account[:80], allowed)])
-    return to_checksum_address(account)
 
 
 def _before(cursor: str | None) -> UUID | None:
