@@ -14,7 +14,7 @@ setup: ## virtual environment, Python packages, npm packages (fast the second ti
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/setup.sh
 
 demo: setup ## mints become images, pinned content and on-chain reveals, on a chain of your own
-	@$(BIN)/causeway demo $(ARGS)
+	@$(BIN)/causeway demo $(if $(APP),--app $(APP)) $(ARGS)
 
 test: setup ## everything but the runs that take minutes
 	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadgroup $(ARGS)

@@ -16,6 +16,7 @@ const root = dirname(here);
 // Contracts whose build also ships inside the Python package, and where.
 const shipped = {
   GliskNFT: ["src/causeway/sandbox/artifacts/GliskNFT.json"],
+  Troubles: ["src/causeway/sandbox/artifacts/Troubles.json"],
   SignatureValidator: ["src/causeway/auth/artifacts/SignatureValidator.json"],
 };
 

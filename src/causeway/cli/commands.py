@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -43,9 +43,7 @@ def build() -> typer.Typer:
     )
     cli.command(help="Ask the chains' providers, and show how each does and why.")(chains)
     cli.command(help="Show every setting in force and where its value came from.")(config)
-    cli.command(help="Watch mints become revealed pictures on a chain of your own, end to end.")(
-        demo
-    )
+    cli.command(help="Watch an app at work on a chain of your own, end to end.")(demo)
     cli.add_typer(index.commands, name="index", help="How far the sources are; compare and mend.")
     cli.add_typer(relayer.commands, name="relayer", help="What is sent to chains, and its switch.")
     cli.add_typer(connections.commands, name="connections")
@@ -168,13 +166,18 @@ def _show(title: str, settings: Settings) -> None:
 
 
 def demo(
+    app: Annotated[
+        Literal["glisk", "mobs"], typer.Option(help="Whose story: pictures, or observability.")
+    ] = "glisk",
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
     tokens: Annotated[int, typer.Option(min=3, max=500, help="How many tokens to mint.")] = 25,
     faults: Annotated[
         bool, typer.Option(help="Cause a reorganisation and kill a worker on the way.")
     ] = True,
 ) -> None:
-    """Watch mints become revealed pictures on a chain of your own, end to end."""
-    from causeway.cli.demo import run_demo
+    """Watch an app at work on a chain of your own, end to end."""
+    from causeway.cli.demo import run_demo, run_mobs_demo
 
+    if app == "mobs":
+        raise SystemExit(run_mobs_demo(keep=keep))
     raise SystemExit(run_demo(keep=keep, tokens=tokens, faults=faults))

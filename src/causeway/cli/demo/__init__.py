@@ -12,6 +12,7 @@ from rich.console import Console
 
 from causeway.base import logging
 from causeway.base.settings import KernelSettings, load
+from causeway.cli.demo import mobs
 from causeway.cli.demo.story import play
 
 
@@ -23,3 +24,10 @@ def run_demo(*, keep: bool, tokens: int, faults: bool) -> int:
     return asyncio.run(
         play(console, kernel.data_dir.resolve(), keep=keep, tokens=tokens, faults=faults)
     )
+
+
+def run_mobs_demo(*, keep: bool) -> int:
+    """Play M-OBS's demo and return its exit code: 0 when every check passed."""
+    logging.configure("ERROR")
+    kernel = load(KernelSettings)
+    return asyncio.run(mobs.play(Console(), kernel.data_dir.resolve(), keep=keep))

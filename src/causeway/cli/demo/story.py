@@ -21,7 +21,8 @@ from sqlalchemy import text
 
 from causeway.base.errors import CausewayError
 from causeway.cli.demo.checks import check_all, write_sheet
-from causeway.cli.demo.world import World, open_world, until
+from causeway.cli.demo.processes import until
+from causeway.cli.demo.world import World, open_world
 from causeway.sandbox.anvil import DevAccount
 from causeway.sandbox.glisk_chain import receipt_of
 
@@ -95,10 +96,10 @@ class Story:
             f"contract {world.contract.address}"
         )
         console.print(f"  stand-ins   Replicate, Pinata and IPFS at {world.sandbox.url}")
-        await world.start("api", "serve", "glisk")
+        await world.processes.start("api", "serve", "glisk")
         await until(self._api_ready, 30, "the API's start")
-        await world.start("worker-1", "work", "glisk")
-        await world.start("worker-2", "work", "glisk")
+        await world.processes.start("worker-1", "work", "glisk")
+        await world.processes.start("worker-2", "work", "glisk")
         console.print(f"  Causeway    API at {world.api_url}, two workers\n")
         for author, prompt in zip(self.authors, PROMPTS, strict=True):
             await self._register(author, prompt)
@@ -272,11 +273,11 @@ class Story:
 
         await until(holding, 20, "a worker with tokens in hand")
         pid, count = max(victims, key=lambda v: v[1])
-        process = next(p for p in world.processes if p.pid == pid)
+        process = next(p for p in world.processes.running if p.pid == pid)
         process.kill()
         await process.handle.wait()
         self._note(f"{process.name} was killed (SIGKILL) with {count} pictures in the making")
-        await world.start("worker-3", "work", "glisk")
+        await world.processes.start("worker-3", "work", "glisk")
 
     async def _all_revealed(self) -> bool:
         if self.seen.status and any(s == "failed" for s in self.seen.status.values()):
