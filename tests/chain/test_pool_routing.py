@@ -266,6 +266,25 @@ async def test_two_that_contradict_each_other_leave_the_trusted_one_and_it_is_to
     assert pool.disagreeing_s() >= 40
 
 
+async def test_of_two_the_one_that_leaves_the_common_chain_is_not_believed(
+    anvil: AnvilNode, three: Three
+) -> None:
+    pool = three.chain.pool
+    pool.arrange(pool.endpoints[:2])
+    await anvil.mine(3)
+    await three.chain.head()
+    assert pool.agreement is not None
+    assert pool.agreement.named_by == "node0"
+    three.nodes[0].lies["eth_getBlockByNumber"] = another_hash  # also of blocks that both had
+    three.clock.ahead_s += 2
+    assert (await three.chain.head()).hash != "0x" + "ab" * 32
+    assert [one.forked for one in pool.endpoints] == [True, False]
+    three.nodes[0].lies["eth_chainId"] = lambda _true: "0x1"
+    three.clock.ahead_s += 2
+    await three.chain.head()
+    assert pool.endpoints[0].right_chain is False  # it was asked once more who it is
+
+
 async def test_who_stays_behind_is_not_asked_about_the_tip(anvil: AnvilNode, three: Three) -> None:
     old = await anvil.rpc("eth_getBlockByNumber", "latest", False)
     await anvil.mine(9)
@@ -294,6 +313,26 @@ async def test_of_two_counts_of_transactions_the_higher_is_believed(three: Three
     assert await three.chain.nonce(SOMEBODY, at="pending") == 7
     assert three.nodes[2].calls["eth_getTransactionCount"] == 0
     assert await three.chain.nonce(SOMEBODY, at=0) == 0  # of an old block there is one
+
+
+async def test_who_has_a_head_without_the_blocks_below_it_is_not_believed(
+    anvil: AnvilNode, three: Three
+) -> None:
+    await anvil.mine(9)
+
+    def torn(header: dict[str, Any] | None) -> dict[str, Any] | None:
+        newest = header is not None and header["number"] in ("0x9", "0x0")
+        return header if newest else None
+
+    three.nodes[0].lies["eth_getBlockByNumber"] = torn
+    for _ in range(2):  # whether or not heads are compared just now
+        head, seven = await three.chain.look("latest", 7)
+        assert (head and head.number, seven and seven.number) == (9, 7)
+        three.endpoints[0].succeeded()
+    alone = chain_of([three.nodes[0].url], anvil.chain_id)
+    with pytest.raises(WrongAnswer):
+        await alone.look("latest", 7)
+    await alone.close()
 
 
 async def test_a_slow_endpoint_does_not_hold_up_the_head(anvil: AnvilNode, three: Three) -> None:

@@ -281,6 +281,10 @@ class ProviderPool:
         except _Lacking as lacking:
             return lacking.outcomes
 
+    def wrong(self, endpoint: Endpoint, calls: Sequence[Call], error: CausewayError) -> None:
+        """Note that what an endpoint answered to these calls cannot be true."""
+        self._asker.failed(endpoint, methods.lead(calls), error)
+
     def agreed(self, agreement: Agreement) -> None:
         """Note what the endpoints' heads amount to; who is behind or on another fork is known."""
         now = self.clock.monotonic()
@@ -296,6 +300,8 @@ class ProviderPool:
                         head=agreement.head.number,
                         undecided=agreement.undecided,
                     )
+                    if forked:
+                        endpoint.right_chain = None  # perhaps it serves another chain by now
                 endpoint.forked = forked
         if not agreement.forked:
             self._disagreeing_since = None

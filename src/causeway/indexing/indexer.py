@@ -136,17 +136,25 @@ class Indexer:
         here = await self._checkpoint()
         return Progress(None if here is None else here.block, self._head)
 
+    def read_ahead(self) -> None:
+        """Read the next ranges while one is applied, from now on and until `rest`."""
+        self._reading.read_ahead(_READ_AHEAD)
+
+    async def rest(self) -> None:
+        """Stop reading ahead."""
+        self._reading.read_ahead(1)
+        await self._reading.rest()
+
     async def catch_up(self, to_block: int, deadline_s: float) -> Block:
         """Step until block `to_block` is applied; return the newest applied block.
 
         Raises `ChainBehind` when that takes more than `deadline_s` seconds.
         """
-        self._reading.read_ahead(_READ_AHEAD)
+        self.read_ahead()
         try:
             return await self._catch_up(to_block, deadline_s)
         finally:
-            self._reading.read_ahead(1)
-            await self._reading.rest()
+            await self.rest()
 
     async def _catch_up(self, to_block: int, deadline_s: float) -> Block:
         end = self._clock.monotonic() + deadline_s
@@ -177,12 +185,11 @@ class Indexer:
 
         `on_facts` is called after each commit that applied or undid anything.
         """
-        self._reading.read_ahead(_READ_AHEAD)
+        self.read_ahead()
         try:
             await self._follow(stop, on_facts)
         finally:
-            self._reading.read_ahead(1)
-            await self._reading.rest()
+            await self.rest()
 
     async def _follow(
         self, stop: asyncio.Event, on_facts: Callable[[], Awaitable[None]] | None

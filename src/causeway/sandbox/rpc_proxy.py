@@ -37,26 +37,26 @@ class RpcProxy:
         async with self._http.post(self._target, data=sent, headers=headers) as answer:
             body = await answer.read()
         if self.lies:
-            body = orjson.dumps(self._altered(orjson.loads(body)))
+            body = orjson.dumps(other_fork(orjson.loads(body), self.true_up_to))
         return web.Response(body=body, content_type="application/json", status=answer.status)
 
-    def _altered(self, said: Any) -> Any:
-        """Return an answer with the hashes of recent blocks replaced."""
-        if isinstance(said, list):
-            return [self._altered(one) for one in cast("list[Any]", said)]
-        if not isinstance(said, dict):
-            return said
-        known = cast("dict[str, Any]", said)
-        found = {key: self._altered(value) for key, value in known.items()}
-        number = found.get("number")
-        if isinstance(number, str) and "parentHash" in found:
-            height = int(number, 16)
-            if height > self.true_up_to:
-                found["hash"] = _other(height)
-                found["parentHash"] = (
-                    _other(height - 1) if height - 1 > self.true_up_to else found["parentHash"]
-                )
-        return found
+
+def other_fork(said: Any, true_up_to: int) -> Any:
+    """Return an answer (or several) as a node gives it whose blocks above a height are others."""
+    if isinstance(said, list):
+        return [other_fork(one, true_up_to) for one in cast("list[Any]", said)]
+    if not isinstance(said, dict):
+        return said
+    known = cast("dict[str, Any]", said)
+    found = {key: other_fork(value, true_up_to) for key, value in known.items()}
+    number = found.get("number")
+    if isinstance(number, str) and "parentHash" in found:
+        height = int(number, 16)
+        if height > true_up_to:
+            found["hash"] = _other(height)
+            if height - 1 > true_up_to:
+                found["parentHash"] = _other(height - 1)
+    return found
 
 
 def _other(number: int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from causeway.base.errors import CausewayError, ProviderUnavailable
 from causeway.chains.endpoint import Endpoint
-from causeway.chains.errors import BlockUnknown, RpcError
+from causeway.chains.errors import BlockUnknown, RpcError, WrongAnswer
 from causeway.chains.evm.wire import WireBlock
 from causeway.chains.head import Agreement, agree
 from causeway.chains.pool import ProviderPool
@@ -46,19 +46,43 @@ class AgreedHeads:
         said: dict[str, list[object]] = {}
         for endpoint, outcomes in answers:
             head = outcomes[latest]
-            if isinstance(head, WireBlock):
+            if not coherent(calls, outcomes, latest):
+                text = f"{endpoint.name}: a block below the head is not there"
+                self._pool.wrong(endpoint, calls, WrongAnswer("incoherent", text))
+            elif isinstance(head, WireBlock):
                 said[endpoint.name] = outcomes
                 heads[endpoint.name] = head.block()
                 self._saw(endpoint, heads[endpoint.name])
         if not heads:
-            raise ProviderUnavailable("no endpoint has a newest block")
+            raise ProviderUnavailable("no endpoint has a newest block and those below it")
         before = self._pool.agreement
         trusted = before.named_by if before else next(iter(heads))
         found = agree(heads, trusted=trusted)
+        if found.undecided and before is not None:
+            trusted = await self._faithful(heads, before.head) or trusted
+            found = agree(heads, trusted=trusted)
         found = await self._further_apart(found, heads, trusted)
         self._pool.agreed(found)
         self._compared_at = self._pool.clock.monotonic()
         return headers_in(calls, said[found.named_by])
+
+    async def _faithful(self, heads: Mapping[str, Block], agreed: Block) -> str | None:
+        """Return who alone still has the head that was agreed on before; None if not just one.
+
+        One of two that contradict each other has left the chain that both were on.
+        """
+        call: Call = ("eth_getBlockByNumber", (hex(agreed.number), False))
+        have: list[str] = []
+        for endpoint in self._pool.endpoints:
+            if endpoint.name not in heads:
+                continue
+            try:
+                (said,) = await self._pool.of_one(endpoint, [call], [WireBlock | None])
+            except CausewayError:
+                continue
+            if isinstance(said, WireBlock) and said.block().hash == agreed.hash:
+                have.append(endpoint.name)
+        return have[0] if len(have) == 1 else None
 
     def _saw(self, endpoint: Endpoint, head: Block) -> None:
         endpoint.head, endpoint.head_at = head, self._pool.clock.monotonic()
@@ -99,6 +123,24 @@ class AgreedHeads:
             found.undecided or len(other) == len(same) + 1,
             found.lags,
         )
+
+
+def coherent(calls: Sequence[Call], outcomes: Sequence[object], latest: int) -> bool:
+    """Say whether an endpoint that names a head has the blocks below it that it was asked for.
+
+    A row of nodes behind one address may answer with the head of one and the blocks of another.
+    """
+    head = outcomes[latest]
+    if not isinstance(head, WireBlock) or head.number is None:
+        return True
+    height = int(head.number, 16)
+    for (method, params), one in zip(calls, outcomes, strict=True):
+        place = str(params[0])
+        if method != "eth_getBlockByNumber" or not place.startswith("0x"):
+            continue
+        if int(place, 16) <= height and (one is None or isinstance(one, BlockUnknown)):
+            return False
+    return True
 
 
 def headers_in(calls: Sequence[Call], found: Sequence[object]) -> list[WireBlock | None]:

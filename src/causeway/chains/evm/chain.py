@@ -14,8 +14,8 @@ from causeway.base.errors import (
     ProviderUnavailable,
     TransactionReverted,
 )
-from causeway.chains.errors import BlockUnknown
-from causeway.chains.evm.agreeing import AgreedHeads, headers_in
+from causeway.chains.errors import BlockUnknown, WrongAnswer
+from causeway.chains.evm.agreeing import AgreedHeads, coherent, headers_in
 from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.evm.ranges import LogRange, read_block, read_range
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
@@ -323,7 +323,17 @@ class EvmChain:
             by_hash = isinstance(at, str) and at.startswith("0x")
             method = "eth_getBlockByHash" if by_hash else "eth_getBlockByNumber"
             calls.append((method, (hex(at) if isinstance(at, int) else at, False)))
-        if "latest" in places and accept is None and self._heads.due():
+        if "latest" in places and accept is None and any(isinstance(at, int) for at in places):
+            latest = places.index("latest")
+
+            def fits(found: list[object]) -> None:
+                if not coherent(calls, found, latest):
+                    raise WrongAnswer(
+                        "incoherent", f"{self._name}: a block below the head is not there"
+                    )
+
+            accept = fits
+        if "latest" in places and self._heads.due():
             found = await self._heads.agreed(calls, places.index("latest"))
         else:
             found = headers_in(
