@@ -28,8 +28,11 @@ from causeway.indexing.tables import Encoded, TableWriter
 
 _log = structlog.get_logger(__name__)
 
+#: With a header for each block more would not go into one JSON-RPC batch of a hundred calls: it
+#: would be asked in two requests, one after the other, where two ranges are asked at once.
+_WITH_HEADERS = 99
 #: The first range asked for; answers make it larger.
-_FIRST_SPAN = 100
+_FIRST_SPAN = 99
 
 
 class Kind:
@@ -90,7 +93,7 @@ class EventReading:
         self._ahead = ReadAhead[Read](
             self._range,
             lambda read: sum(map(len, read.found.logs.values())),
-            Span(max_range, _FIRST_SPAN),
+            Span(min(max_range, _WITH_HEADERS) if every_header else max_range, _FIRST_SPAN),
             1,
         )
 
