@@ -65,10 +65,10 @@ def _table(title: str, found: Sequence[EndpointReport]) -> Table:
     for one in found:
         asked = next((m for m in one.methods if m.method.startswith("eth_getBlock")), None)
         state = "another chain" if one.right_chain is False else "well"
-        if one.right_chain is None:
-            state = "no answer"
-        elif one.forked:
+        if one.forked:
             state = "another fork"
+        elif one.right_chain is None:
+            state = "no answer"
         elif asked is not None and asked.breaker != "closed":
             state = asked.breaker.replace("_", " ")
         elif one.resting_s:

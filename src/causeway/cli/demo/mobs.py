@@ -205,8 +205,9 @@ class Story:
         await self._reorganise()
         await self._liar()
         await self._compare()
-        if self.world.receiver.forged:
-            raise CausewayError("a notification had a wrong signature")
+        receiver = self.world.receiver
+        if receiver.forged or not receiver.texts:
+            raise CausewayError("a notification had a wrong signature, or Slack was not told")
         failed = await self._get("/txs?status=failed&limit=100")
         self._table(cast("list[dict[str, Any]]", failed["transactions"]))
         self.console.print(
@@ -320,8 +321,7 @@ class Story:
         """Show why the last transactions failed."""
         reasons = Counter[str]()
         for one in failed:
-            error = cast("dict[str, Any]", one.get("error") or {})
-            reasons[str(error.get("decoded") or "no reason given")] += 1
+            reasons[str(one.get("error_decoded") or "no reason given")] += 1
         table = Table(box=None, pad_edge=False)
         table.add_column(f"why the last {len(failed)} failed")
         table.add_column("times", justify="right")
