@@ -36,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateSchema
 
 from bench.chain.blocks import CHAIN_ID, MIXED, NOTED_ABI, TOKEN, TRANSFER, TRANSFER_ABI
+from bench.chain.node import FINALITY
 from causeway.base import logging
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.evm.abi import Abi
@@ -301,6 +302,7 @@ async def main() -> None:
             await database.close()
             return
         wanted = await ask("bench_totals", 1, up_to)
+        await ask("bench_set", {"head": up_to + FINALITY})  # no reader goes further
         await ask("bench_counts")
         began, kept = time.process_time(), kept_waiting_s()
         if how == "floor":

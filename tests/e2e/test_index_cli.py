@@ -79,7 +79,9 @@ async def test_rows_that_are_not_the_chains_are_named_and_mended(database: Datab
         assert set(await verify(database, chain, source, 1, 40)) == set(wanted)
         assert await verify(database, chain, source, 10, 40) == []
         assert await verify(database, chain, source, 5, 8) == [wanted[1]]
-        assert set(await verify(database, chain, source, 1, 40, repair=True)) == set(wanted)
+        with pytest.raises(InvalidInput, match="only final blocks can be mended, up to 30"):
+            await verify(database, chain, source, 1, 31, repair=True)
+        assert set(await verify(database, chain, source, 1, 30, repair=True)) == set(wanted)
         assert await verify(database, chain, source, 1, 40) == []
         assert await Shelf("shelf").rows(database) == rows
         assert await told(database) == effects  # nothing is done twice

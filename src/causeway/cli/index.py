@@ -134,7 +134,8 @@ async def _compared(
         if name not in known:
             raise NotFound(f"source {name!r} has not begun")
         begin = source.start_block if first is None else first
-        end = known[name].applied if last is None else last
+        newest = min(known[name].final, known[name].applied) if repair else known[name].applied
+        end = newest if last is None else last
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(name, total=max(1, end - begin + 1))
             return await verify(

@@ -65,9 +65,10 @@ async def verify(
 ) -> list[Difference]:
     """Return the blocks from `first` to `last` whose stored rows are not the chain's.
 
-    With `repair` they are made so, a stretch of blocks in one transaction; readers wait for it.
+    With `repair` they are made so, a stretch of final blocks in one transaction; readers wait.
     Raises `NotFound` for a source that has not begun, `InvalidInput` for a range it has not
-    applied or when it has no rows that can be compared, and what reading the chain raises.
+    applied (or that is not final, with `repair`) or when it has no rows that can be compared, and
+    what reading the chain raises.
     """
     if not source.blocked():
         raise InvalidInput(f"source {source.name!r} has no rows that belong to one block each")
@@ -79,6 +80,12 @@ async def verify(
         raise InvalidInput(
             f"blocks {first} to {last} are not applied; "
             f"{source.start_block} to {here.number} can be compared"
+        )
+    if repair and last > here.final_number:
+        # Between reading the chain and writing, or at another provider, they may be other blocks.
+        raise InvalidInput(
+            f"only final blocks can be mended, up to {here.final_number}; what is above them is "
+            "mended by the chain's next reorganisation or when it is final"
         )
     found: list[Difference] = []
     reading = EventReading(chain, source, _AT_ONCE)
