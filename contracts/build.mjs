@@ -17,6 +17,8 @@ const root = dirname(here);
 const shipped = {
   GliskNFT: ["src/causeway/sandbox/artifacts/GliskNFT.json"],
   Troubles: ["src/causeway/sandbox/artifacts/Troubles.json"],
+  Motify: ["src/causeway/sandbox/artifacts/Motify.json"],
+  MintableToken: ["src/causeway/sandbox/artifacts/MintableToken.json"],
   SignatureValidator: ["src/causeway/auth/artifacts/SignatureValidator.json"],
 };
 
@@ -28,19 +30,12 @@ function sources(folder) {
   });
 }
 
+// Motify's published contract is built through the intermediate representation, and ours must be:
+// its functions have more arguments than the stack has room for.
+const throughIr = (path) => relative(here, path).startsWith("motify");
+
 const files = sources(here).sort();
-const input = {
-  language: "Solidity",
-  sources: Object.fromEntries(
-    files.map((path) => [relative(here, path), { content: readFileSync(path, "utf8") }]),
-  ),
-  settings: {
-    optimizer: { enabled: true, runs: 200 },
-    evmVersion: "cancun",
-    metadata: { bytecodeHash: "none", appendCBOR: false },
-    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
-  },
-};
+const common = { evmVersion: "cancun", optimizer: { enabled: true, runs: 200 } };
 
 function readImport(path) {
   const found = join(root, "node_modules", path);
@@ -49,31 +44,55 @@ function readImport(path) {
     : { error: `${path} is not in node_modules: run make setup` };
 }
 
-const output = JSON.parse(solc.compile(JSON.stringify(input), { import: readImport }));
-// What a library's sources make the compiler warn of is its authors' affair.
-const complaints = (output.errors ?? []).filter(
-  (e) => e.severity === "error" || !e.sourceLocation?.file.startsWith("@"),
-);
-for (const complaint of complaints) console.error(complaint.formattedMessage);
-if (complaints.some((complaint) => complaint.severity === "error")) process.exit(1);
+function compile(paths, settings) {
+  const input = {
+    language: "Solidity",
+    sources: Object.fromEntries(
+      paths.map((path) => [relative(here, path), { content: readFileSync(path, "utf8") }]),
+    ),
+    settings: {
+      ...settings,
+      metadata: { bytecodeHash: "none", appendCBOR: false },
+      outputSelection: {
+        "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] },
+      },
+    },
+  };
+  const output = JSON.parse(solc.compile(JSON.stringify(input), { import: readImport }));
+  // What a library's sources make the compiler warn of is its authors' affair.
+  const complaints = (output.errors ?? []).filter(
+    (e) => e.severity === "error" || !e.sourceLocation?.file.startsWith("@"),
+  );
+  for (const complaint of complaints) console.error(complaint.formattedMessage);
+  if (complaints.some((complaint) => complaint.severity === "error")) process.exit(1);
+  return paths.flatMap((path) =>
+    Object.entries(output.contracts[relative(here, path)] ?? {}).map(([name, made]) => ({
+      path,
+      name,
+      made,
+      settings,
+    })),
+  );
+}
 
 const results = new Map();
-for (const path of files) {
-  for (const [name, made] of Object.entries(output.contracts[relative(here, path)] ?? {})) {
-    if (!made.evm.bytecode.object) continue; // an interface
-    const artifact = {
-      contractName: name,
-      source: `contracts/${relative(here, path)}`,
-      compiler: solc.version(),
-      settings: { evmVersion: input.settings.evmVersion, optimizer: input.settings.optimizer },
-      abi: made.abi,
-      bytecode: `0x${made.evm.bytecode.object}`,
-      deployedBytecode: `0x${made.evm.deployedBytecode.object}`,
-    };
-    const text = `${JSON.stringify(artifact, null, 1)}\n`;
-    results.set(join(here, "build", `${name}.json`), text);
-    for (const place of shipped[name] ?? []) results.set(join(root, place), text);
-  }
+for (const { path, name, made, settings } of [
+  ...compile(files.filter((path) => !throughIr(path)), common),
+  ...compile(files.filter(throughIr), { ...common, viaIR: true }),
+]) {
+  if (!made.evm.bytecode.object) continue; // an interface
+  const artifact = {
+    contractName: name,
+    source: `contracts/${relative(here, path)}`,
+    compiler: solc.version(),
+    settings,
+    abi: made.abi,
+    bytecode: `0x${made.evm.bytecode.object}`,
+    deployedBytecode: `0x${made.evm.deployedBytecode.object}`,
+  };
+  const text = `${JSON.stringify(artifact, null, 1)}\n`;
+  results.set(join(here, "build", `${name}.json`), text);
+  for (const place of shipped[name] ?? []) results.set(join(root, place), text);
 }
 
 const leftovers = existsSync(join(here, "build"))

@@ -39,6 +39,13 @@ def test_app_carries_the_published_interface() -> None:
     assert carried == (ROOT / "contracts" / "glisk" / "glisk.abi.json").read_text()
 
 
+def test_motify_has_the_published_interface_to_the_letter() -> None:
+    published = json.loads((ROOT / "contracts" / "motify" / "motify.abi.json").read_text())
+    as_text = [json.dumps(e, sort_keys=True) for e in published]
+    assert sorted(json.dumps(e, sort_keys=True) for e in built("Motify")["abi"]) == sorted(as_text)
+    assert len(published) == 37
+
+
 def test_builds_agree_with_their_sources() -> None:
     run = subprocess.run(
         [sys.executable, "scripts/node.py", "contracts/build.mjs", "--check"],
