@@ -1,4 +1,4 @@
-"""A local Ethereum node for a test, and GLISK's contract on it."""
+"""A local Ethereum node for a test, and the contracts of GLISK and Motify on it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.glisk_chain import GliskContract
+from causeway.sandbox.motify_chain import MotifyContract
 
 
 @pytest_asyncio.fixture
@@ -21,3 +22,9 @@ async def anvil() -> AsyncGenerator[AnvilNode]:
 async def glisk_contract(anvil: AnvilNode) -> GliskContract:
     """GLISK's contract; the node's second account may reveal."""
     return await GliskContract.deploy(anvil, keeper_address=anvil.accounts[1].address)
+
+
+@pytest_asyncio.fixture
+async def motify_contract(anvil: AnvilNode) -> MotifyContract:
+    """Motify's contract with its tokens; the node's first account is the owner."""
+    return await MotifyContract.deploy(anvil)

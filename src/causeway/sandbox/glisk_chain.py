@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from eth_abi.abi import decode, encode
 from eth_account import Account
+from eth_utils.abi import collapse_if_tuple
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
@@ -59,8 +60,12 @@ class Contract:
         raw = await self.node.rpc(
             "eth_call", {"to": self.address, "data": self.encode(function, *args)}, at
         )
-        kinds = [o["type"] for o in self._functions[function, len(args)]["outputs"]]
-        values = decode(kinds, bytes.fromhex(raw[2:]))
+        return self.decode(function, len(args), raw)
+
+    def decode(self, function: str, arguments: int, answer: str) -> Any:
+        """Return what the hex `answer` of a function with that many arguments says."""
+        kinds = [collapse_if_tuple(o) for o in self._functions[function, arguments]["outputs"]]
+        values = decode(kinds, bytes.fromhex(answer[2:]))
         return values[0] if len(values) == 1 else values
 
     async def send(
