@@ -7,9 +7,12 @@ column is written. Integers of any size go into `Numeric` columns exactly.
 
 from __future__ import annotations
 
+import operator
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import chain, repeat
 from typing import Any
 from uuid import UUID
@@ -36,6 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import TypeEngine
 
 from causeway.base.errors import Bug, InvalidInput
+from causeway.store import packed
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -43,6 +47,8 @@ _NULL = b"\xff\xff\xff\xff"
 _LENGTH = struct.Struct("!i")
 #: Rows handed to the server at once: a megabyte or so.
 _ROWS_AT_ONCE = 8192
+#: Fewer rows than these are woven one by one: setting up arrays costs more.
+_FEW = 16
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -75,8 +81,20 @@ _HEADS = {
 }
 
 
+def _whole(value: Any) -> int:
+    """Return a number that is whole as an integer: reading such a column gives `Decimal`."""
+    if type(value) is int:
+        return value
+    if isinstance(value, Decimal):
+        if value != value.to_integral_value():
+            raise ValueError("it is not whole")
+        return int(value)
+    return operator.index(value)
+
+
 def _numeric(value: int) -> bytes:
     """Return an integer as `numeric`: digits of base 10,000, the first with the highest weight."""
+    value = _whole(value)
     sign = 0
     if value < 0:
         sign, value = 0x4000, -value
@@ -97,6 +115,7 @@ _POWERS = np.array([10_000**n for n in range(4, -1, -1)], dtype=np.int64)
 
 def _numerics(values: Sequence[int]) -> list[bytes]:
     """Return many integers as `numeric`, as `_numeric` does."""
+    values = [_whole(value) for value in values]
     if min(values) < 0 or max(values) >= _QUICK:
         return [_numeric(value) for value in values]
     high = np.array([value // _HALF for value in values], dtype=np.int64)
@@ -122,9 +141,13 @@ def _uuid(value: UUID) -> bytes:
     return b"\0\0\0\x10" + value.bytes
 
 
+#: A NUL that is escaped, and no escaped backslash before the same letters.
+_NUL_IN_JSON = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
 def _jsonb(value: object) -> bytes:
     encoded = orjson.dumps(value)
-    if b"\\u0000" in encoded:
+    if _NUL_IN_JSON.search(encoded):
         raise ValueError("PostgreSQL jsonb cannot hold the character NUL")
     return _LENGTH.pack(len(encoded) + 1) + b"\x01" + encoded
 
@@ -181,6 +204,9 @@ def _encoder(kind: TypeEngine[Any]) -> tuple[str, Encode]:
     raise Bug(f"no binary form is known for a column of type {kind!r}")
 
 
+#: What encoding a value that does not fit raises.
+_REFUSED = (struct.error, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
 #: Kinds of one fixed size, packed in place.
 _PACKED = {"smallint": ("h", 2), "integer": ("i", 4), "bigint": ("q", 8)}
 
@@ -207,7 +233,14 @@ def _fields(
         if what in ("timestamptz", "text") and len(values) > 1:
             return _repeated(encode, values)
         return [encode(value) for value in values]
-    except (struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (
+        struct.error,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        OverflowError,
+    ) as error:
         wrong = _first_wrong(encode, values)
         raise InvalidInput(
             f"column {name} ({what}) cannot hold {wrong}: {error}", column=name
@@ -246,21 +279,24 @@ def encode_rows(
     count = len(columns[0]) if columns else 0
     if any(len(column) != count for column in columns):
         raise Bug(f"columns of different lengths for {table}")
-    begin = struct.pack("!h", len(names))
+    kinds = [_encoder(table.c[name].type)[0] for name in names]
     piece = _HEADER
     for at in range(0, count, _ROWS_AT_ONCE):
-        fields = [
-            _fields(
-                name,
-                table.c[name].type,
-                column[at : at + _ROWS_AT_ONCE],
-                nullable=bool(table.c[name].nullable),
-            )
-            for name, column in zip(names, columns, strict=True)
-        ]
-        yield piece + b"".join(chain.from_iterable(zip(repeat(begin), *fields, strict=False)))
+        part = [column[at : at + _ROWS_AT_ONCE] for column in columns]
+        arrays = packed.fields_of(kinds, part) if count >= _FEW else None
+        yield piece + (_woven(table, names, part) if arrays is None else packed.laid_out(arrays))
         piece = b""
     yield piece + _TRAILER
+
+
+def _woven(table: Table, names: Sequence[str], columns: Sequence[Sequence[Any]]) -> bytes:
+    """Return rows of any width: a list of fields for each column, woven into rows."""
+    begin = struct.pack("!h", len(names))
+    fields = [
+        _fields(name, table.c[name].type, column, nullable=bool(table.c[name].nullable))
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return b"".join(chain.from_iterable(zip(repeat(begin), *fields, strict=False)))
 
 
 async def copy_rows(

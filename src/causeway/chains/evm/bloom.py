@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from eth_hash.auto import keccak
+from causeway.chains.evm.hashing import keccak
 
 
 def bloom_bits(item: bytes) -> int:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
-from eth_hash.auto import keccak
-
 from causeway.chains.evm.abi import EventAbi, Parameter, UndecodableLog, from_hex
+from causeway.chains.evm.hashing import keccak
 
 
 class RawLog(Protocol):
@@ -59,6 +58,27 @@ def checksummed(address: bytes) -> str:
     digest = int.from_bytes(keccak(text)[:20].hex().encode(), "big")
     capitals = (digest >> 3 | digest >> 6) & lower >> 6 & _ONES
     return "0x" + (lower - (capitals << 5)).to_bytes(40, "big").decode()
+
+
+#: Addresses by the topic they stood in, as text; emptied when there are many.
+_in_topics: dict[str, str] = {}
+_REMEMBERED = 1 << 16
+
+
+def address_in(topic: str) -> str:
+    """Return the address, checksummed, that an indexed argument holds.
+
+    Raises `UndecodableLog` or `ValueError` when the topic is no word or holds no address.
+    """
+    if len(topic) != 66 or topic[:2] != "0x":
+        raise UndecodableLog("a topic no word")
+    word = unhexlify(topic[2:])
+    if word[:12] != bytes(12):
+        raise UndecodableLog("a padded address")
+    if len(_in_topics) >= _REMEMBERED:
+        _in_topics.clear()
+    made = _in_topics[topic] = checksummed(word[12:])
+    return made
 
 
 def is_static(one: Parameter) -> bool:
@@ -162,21 +182,31 @@ def _compiled(event: EventAbi, form: Form) -> Any:
     lines: list[str] = []
     values: list[str] = []
     topic, word = own, 0
+    checks: list[str] = []
     for at, one in enumerate(event.inputs):
+        if one.indexed and one.type == "address" and form != "columns":
+            # The same few write and are written of again and again: found by the text itself.
+            lines.append(f"v{at} = known(t[{topic}]) or address_in(t[{topic}])")
+            values.append(f"v{at}")
+            topic += 1
+            continue
         if one.indexed:
             text, start = f"w{topic}", 0
+            word_of = f"t[{topic}]"
+            checks.append(
+                f"if len({word_of}) != 66 or {word_of}[:2] != '0x': raise Wrong('a topic no word')"
+            )
+            checks.append(f"{text} = plain({word_of}[2:])")
             topic += 1
         else:
             text, start = "w", word * _WORD
             word += 1
         lines += _argument(one, text, start, f"v{at}", as_bytes=form == "columns")
         values.append(f"v{at}")
-    checks = [f"if len(t) != {indexed + own}: raise Wrong('another number of topics')"]
+    first = [f"if len(t) != {indexed + own}: raise Wrong('another number of topics')"]
     if own:
-        checks.append("if t[0] != topic0 and t[0].lower() != topic0: raise Wrong('another event')")
-    for n in range(own, own + indexed):
-        checks.append(f"if len(t[{n}]) != 66 or t[{n}][:2] != '0x': raise Wrong('a topic no word')")
-        checks.append(f"w{n} = plain(t[{n}][2:])")
+        first.append("if t[0] != topic0 and t[0].lower() != topic0: raise Wrong('another event')")
+    checks = first + checks
     checks.append("if d[:2] != '0x': raise Wrong('data without 0x')")
     checks.append("w = plain(d[2:])")
     if word:
@@ -206,6 +236,8 @@ def _compiled(event: EventAbi, form: Form) -> Any:
         "plain": unhexlify,  # which skips no spaces, as bytes.fromhex does
         "number": int.from_bytes,
         "checksummed": checksummed,
+        "known": _in_topics.get,
+        "address_in": address_in,
     } | {f"n{at}": one.name for at, one in enumerate(event.inputs)}
     exec(compile(source, f"<decoder of {event.topic0}>", "exec"), names)  # noqa: S102 - see above
     return names["read"]
