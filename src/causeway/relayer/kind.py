@@ -162,7 +162,8 @@ class UnitKind:
     on_failed: OnFailed | None = None
     abi: Abi | None = None
     drop_reverted: Offender | None = None
-    #: Errors that are our own fault (a missing role): the kind waits, no unit fails.
+    #: Errors that are our own fault (a missing role): the kind waits, no unit fails. By name, or
+    #: by the text of a `require`.
     hold_errors: frozenset[str] = frozenset()
     #: Units in one transaction, at most.
     max_batch: int = 50

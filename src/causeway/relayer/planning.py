@@ -175,7 +175,8 @@ async def _simulated(lane: Lane, kind: UnitKind, units: Sequence[Unit], most: in
             return await lane.chain.estimate_gas(lane.sender, call.to, call.data, call.value)
         except TransactionReverted as error:
             known = error if kind.abi is None else kind.abi.explain(error)
-            if known.error_name in kind.hold_errors:
+            said = str(known.error_args[0]) if known.error_name == "Error" else known.error_name
+            if said in kind.hold_errors:
                 raise _HeldBack(str(known)) from None
             raise known from None
         except RpcError as error:

@@ -1,0 +1,167 @@
+"""What Motify reads from its chain, and what each fact does to its tables.
+
+Events name challenges and people and carry no amounts: handlers make the rows, and `refreshing`
+reads the rest from the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from causeway.apps.motify.context import CHAIN, SOURCE, MotifyContext, contract_of
+from causeway.apps.motify.models import (
+    DERIVED,
+    ChainChallenge,
+    ChainEvent,
+    ChainParticipant,
+)
+from causeway.apps.motify.services import owners_of
+from causeway.base.errors import ConfigurationError, TransientError
+from causeway.indexing.source import Fact, Source, Undone, find_deployment_block
+
+log = structlog.get_logger(__name__)
+
+EVENTS = (
+    "ChallengeCreated",
+    "ChallengeJoined",
+    "ResultsDeclared",
+    "DonationsFinalized",
+    "RefundClaimed",
+    "TimeoutRefundClaimed",
+)
+
+
+async def sources(ctx: MotifyContext) -> Sequence[Source]:
+    """Return the one source: the events of the contract's challenges."""
+    contract = ctx.settings.contract
+    if contract is None or CHAIN not in ctx.chains:
+        return ()
+    await require_owner(ctx)
+    handlers = Handlers(ctx.settings.chain_id, contract)
+    return (
+        Source(
+            name=SOURCE,
+            chain=CHAIN,
+            abi=ctx.services.abi,
+            addresses=(contract,),
+            start_block=await _first_block(ctx, contract),
+            handlers=dict.fromkeys(EVENTS, handlers.applied),
+            derived=DERIVED,
+            on_undone=handlers.undone,
+        ),
+    )
+
+
+async def require_owner(ctx: MotifyContext) -> None:
+    """Refuse to start with `SEND_TX` when our key is not the contract's owner.
+
+    A chain that does not answer now is asked again by `causeway doctor` and by the relayer, which
+    holds back what the contract refuses.
+    """
+    ours = [signer.address.lower() for signer in owners_of(ctx)]
+    if not ctx.settings.send_tx or not ours:
+        return
+    try:
+        owner = await contract_of(ctx).owner()
+    except TransientError as error:
+        log.warning("owner_not_checked_yet", error=error)
+        return
+    if ours != [owner]:
+        raise ConfigurationError(
+            [f"PRIVATE_KEY is of {', '.join(ours)}, but the contract's owner is {owner}"],
+            hint="only the owner may declare results: set its key, or SEND_TX=false",
+        )
+
+
+async def _first_block(ctx: MotifyContext, contract: str) -> int:
+    """Return where reading begins: as set, as before, or found on the chain."""
+    if ctx.settings.motify_start_block is not None:
+        return ctx.settings.motify_start_block
+    async with ctx.database.sessions() as session:
+        before = await session.scalar(
+            text("SELECT start_block FROM causeway.checkpoints WHERE source = :source"),
+            {"source": SOURCE},
+        )
+    if before is not None:
+        return int(before)
+    found = await find_deployment_block(ctx.chains[CHAIN], contract)
+    if found is None:
+        raise ConfigurationError(
+            [
+                f"MOTIFY_CONTRACT_ADDRESS: there is no contract at {contract} on chain "
+                f"{ctx.settings.chain_id}"
+            ]
+        )
+    return found
+
+
+class Handlers:
+    """Facts in, rows out."""
+
+    def __init__(self, chain_id: int, contract: str) -> None:
+        self._place = {"chain_id": chain_id, "contract_address": contract}
+
+    async def applied(self, session: AsyncSession, fact: Fact) -> None:
+        """Note an event, and make or mark the rows it is about."""
+        challenge_id = int(fact.args["challengeId"])
+        participant = fact.args.get("participant")
+        wallet = None if participant is None else str(participant).lower()
+        new = await session.scalar(
+            insert(ChainEvent)
+            .values(
+                **self._place,
+                transaction_hash=fact.transaction_hash,
+                log_index=fact.log_index,
+                challenge_id=challenge_id,
+                event=fact.event,
+                participant_address=wallet,
+                block_number=fact.block.number,
+                block_time=int(fact.block.timestamp.timestamp()),
+            )
+            .on_conflict_do_nothing()
+            .returning(ChainEvent.log_index)
+        )
+        if new is None:
+            return  # read again by a repair: it is here already
+        place = {**self._place, "challenge_id": challenge_id}
+        if fact.event == "ChallengeJoined":
+            await session.execute(
+                insert(ChainParticipant)
+                .values(**place, participant_address=wallet)
+                .on_conflict_do_nothing()
+            )
+        row = insert(ChainChallenge).values(
+            **place,
+            changed_block=fact.block.number,
+            participant_count=int(fact.event == "ChallengeJoined"),
+            results_finalized=fact.event == "DonationsFinalized",
+        )
+        await session.execute(
+            row.on_conflict_do_update(
+                index_elements=["chain_id", "contract_address", "challenge_id"],
+                set_={
+                    "changed_block": row.excluded.changed_block,
+                    "participant_count": ChainChallenge.participant_count
+                    + row.excluded.participant_count,
+                    "results_finalized": ChainChallenge.results_finalized
+                    | row.excluded.results_finalized,
+                },
+            )
+        )
+
+    async def undone(self, session: AsyncSession, undone: Undone) -> None:
+        """Have read again what was read at blocks that are gone."""
+        await session.execute(
+            update(ChainChallenge)
+            .where(
+                ChainChallenge.chain_id == self._place["chain_id"],
+                ChainChallenge.contract_address == self._place["contract_address"],
+                ChainChallenge.read_block >= undone.first,
+            )
+            .values(read_block=None)
+        )
