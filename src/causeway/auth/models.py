@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Text
+from sqlalchemy import LargeBinary, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from causeway.store.schema import Instant, KernelBase
@@ -24,3 +24,17 @@ class ChallengeRow(KernelBase):
     issued_at: Mapped[datetime] = mapped_column(Instant)
     expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
     consumed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class SignedMessageRow(KernelBase):
+    """A message of a wallet that was accepted. Kept until its timestamp is stale for everybody."""
+
+    __tablename__ = "auth_signed_messages"
+
+    #: 20 bytes.
+    wallet: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    message_sha256: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    #: By the database's clock.
+    used_at: Mapped[datetime] = mapped_column(
+        Instant, server_default=text("clock_timestamp()"), index=True
+    )

@@ -14,7 +14,9 @@ no twin. `v` may be 27/28 or 0/1.
 
 from __future__ import annotations
 
+import binascii
 import json
+import re
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -23,20 +25,19 @@ from typing import Protocol
 import structlog
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
-from eth_keys.datatypes import Signature
-from eth_keys.exceptions import BadSignature
 from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
-from eth_utils.exceptions import ValidationError
 
+from causeway.auth.ecdsa import recover_address
 from causeway.base.errors import CausewayError, TransactionReverted
+from causeway.chains.errors import ExecutionHalted
+from causeway.chains.evm.hashing import keccak
 
 _log = structlog.get_logger(__name__)
 
 #: Longer ones are refused unread. Passkey wallets stay below 4 kB, wrapped ones included.
 MAX_SIGNATURE_BYTES = 16_384
 
-_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_ADDRESS = re.compile("0[xX][0-9a-fA-F]{40}")
 _IS_VALID_SIGNATURE = bytes.fromhex("1626ba7e")
 _WRAPPED = bytes.fromhex("6492" * 16)
 
@@ -72,7 +73,7 @@ async def verify(
     `UNKNOWN` when the chain had to be asked and could not be. Raises `ValueError` for an address
     or a digest that is none.
     """
-    signer = to_checksum_address(address)
+    signer = address_bytes(address)
     try:
         digest = _digest(message_or_hash)
     except UnicodeEncodeError:
@@ -85,18 +86,28 @@ async def verify(
     wrapped = raw.endswith(_WRAPPED)
     if wrapped and not _is_wrapper(raw):
         return Verdict.INVALID
-    if not wrapped and recover(digest, raw) == signer:
+    if not wrapped and recover_address(digest, raw) == signer:
         return Verdict.VALID
     if chain is None:
         return Verdict.UNKNOWN
+    wallet = to_checksum_address(signer)
     try:
         if wrapped:
-            return await _ask_validator(chain, signer, digest, raw)
-        return await _ask_contract(chain, signer, digest, raw)
+            return await _ask_validator(chain, wallet, digest, raw)
+        return await _ask_contract(chain, wallet, digest, raw)
+    except (TransactionReverted, ExecutionHalted):
+        return Verdict.INVALID  # what it runs into, out of gas included, is the wallet's own affair
     except CausewayError as error:
         # Down, slow, behind, or an answer that says nothing about the signature.
-        _log.warning("signature_not_checkable", signer=signer, error=error)
+        _log.warning("signature_not_checkable", signer=wallet, error=error)
         return Verdict.UNKNOWN
+
+
+def address_bytes(address: str) -> bytes:
+    """Return the 20 bytes of an address in hex of any case; `ValueError` for anything else."""
+    if _ADDRESS.fullmatch(address) is None:
+        raise ValueError(f"not an address: {address[:50]!r}")
+    return bytes.fromhex(address[2:])
 
 
 def _digest(message_or_hash: str | bytes) -> bytes:
@@ -113,22 +124,8 @@ def personal_digest(message: str) -> bytes:
 
 def recover(digest: bytes, signature: bytes) -> str | None:
     """Return the EIP-55 address whose key made `signature`; None when it is no key's signature."""
-    if len(signature) == 65:
-        s, v = int.from_bytes(signature[32:64], "big"), signature[64]
-        parity = v - 27 if v >= 27 else v
-    elif len(signature) == 64:  # EIP-2098: the parity is the top bit of s
-        s = int.from_bytes(signature[32:], "big")
-        parity, s = s >> 255, s & (1 << 255) - 1
-    else:
-        return None
-    r = int.from_bytes(signature[:32], "big")
-    if parity not in (0, 1) or not 0 < r < _ORDER or not 0 < s <= _ORDER // 2:
-        return None
-    try:
-        key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(digest)
-    except (BadSignature, ValidationError):
-        return None  # no point of the curve has that r
-    return to_checksum_address(key.to_canonical_address())
+    found = recover_address(digest, signature)
+    return None if found is None else str(to_checksum_address(found))
 
 
 async def _ask_contract(
@@ -136,10 +133,7 @@ async def _ask_contract(
 ) -> Verdict:
     """ERC-1271. An address without code answers nothing, which is no."""
     arguments = encode(["bytes32", "bytes"], [digest, signature])
-    try:
-        answer = await chain.call(signer, _IS_VALID_SIGNATURE + arguments)
-    except TransactionReverted:
-        return Verdict.INVALID
+    answer = await chain.call(signer, _IS_VALID_SIGNATURE + arguments)
     # The whole word: the precompile that echoes its input begins with the four bytes, too.
     accepted = answer[:32] == _IS_VALID_SIGNATURE.ljust(32, b"\0")
     return Verdict.VALID if accepted else Verdict.INVALID
@@ -173,7 +167,7 @@ def _as_bytes(signature: str | bytes) -> bytes | None:
     if not signature.startswith(("0x", "0X")) or len(signature) > 2 * MAX_SIGNATURE_BYTES + 2:
         return None
     try:
-        return bytes.fromhex(signature[2:])
+        return binascii.unhexlify(signature[2:])  # strict: `fromhex` would skip blanks
     except ValueError:
         return None
 

@@ -20,6 +20,7 @@ from causeway.base.errors import (
 from causeway.chains.errors import (
     AlreadyKnown,
     BlockUnknown,
+    ExecutionHalted,
     FeeCapExceeded,
     InsufficientFunds,
     IntrinsicGasTooLow,
@@ -146,7 +147,7 @@ def classify(method: str, reply: ErrorReply) -> CausewayError:
         if reply.code == 3 or data or _REVERTED.search(text):
             return TransactionReverted(text, data=data or b"")
         if _HALTED.search(text):
-            return RpcError(text, code=reply.code)
+            return ExecutionHalted(text, code=reply.code)
         rejected = _send_kind(text)
         if rejected in (InsufficientFunds, IntrinsicGasTooLow, NonceTooHigh, NonceTooLow):
             return rejected(text, code=reply.code)

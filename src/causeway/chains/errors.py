@@ -4,6 +4,7 @@
       BlockUnknown           said instead of a null block by some nodes
       RangeTooLarge          too many blocks, or too many results, in one question
       MethodUnsupported      the provider does not offer the method
+      ExecutionHalted        a call ended badly without a revert: out of gas, no such opcode
       SendRejected           a raw transaction was refused, or was there already
         AlreadyKnown         these very bytes are in the pool: as good as accepted
         NonceTooLow          the nonce is spent
@@ -65,6 +66,10 @@ class WrongAnswer(ChainBehind):
         super().__init__(text)
         #: What is wrong, in a word (`broken_chain`, `bloom_denies`, ...).
         self.kind = kind
+
+
+class ExecutionHalted(RpcError):
+    """The call ran into its end without a revert: out of gas, or code that cannot run."""
 
 
 class SendRejected(RpcError):
