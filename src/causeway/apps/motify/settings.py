@@ -132,6 +132,9 @@ class MotifySettings(Settings):
         le=6 * 86_400,
         description="how long before the contract's 7 days run out all is decided",
     )
+    motify_lease_seconds: float = Field(
+        30, ge=1, le=3600, description="a worker that is gone is found out after this"
+    )
     motify_measure_batch: int = Field(
         32, ge=1, le=500, description="participants measured at once in one process"
     )
