@@ -1,0 +1,1 @@
+"""Wisp: runners race ghosts: their own records, earlier runs, goals and friends."""
