@@ -7,7 +7,7 @@ hashes of parents, blooms of the logs and receipts. Reorganising is pointing at 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -118,6 +118,9 @@ class PaperChain:
         #: Nothing up to this block is ever replaced.
         self.final = 0
         self.requests = 0
+        #: What happens once, right before (or after) the next question for logs is answered.
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.answer_first = False
         #: Endpoints and blocks whose logs they do not give.
         self.hidden: set[tuple[int, int]] = set()
 
@@ -157,11 +160,18 @@ class PaperChain:
         self.requests += 1
         endpoint = int(request.path.strip("/"))
         body: Any = json.loads(await request.read())
+        happens = self.meanwhile if b"eth_getLogs" in await request.read() else None
+        if happens is not None:
+            self.meanwhile = None
+        if happens is not None and not self.answer_first:
+            await happens()
         view = self.branch(self.heads[endpoint])
         if isinstance(body, list):
             answer: Any = [self._reply(endpoint, view, call) for call in body]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         else:
             answer = self._reply(endpoint, view, body)
+        if happens is not None and self.answer_first:
+            await happens()
         return web.json_response(answer)
 
     def _reply(self, endpoint: int, view: list[PaperBlock], call: dict[str, Any]) -> dict[str, Any]:

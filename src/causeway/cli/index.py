@@ -21,7 +21,7 @@ from causeway.base.settings import KernelSettings, load
 from causeway.chains.evm.chain import EvmChain
 from causeway.indexing.progress import SourceStatus, statuses, time_left_s
 from causeway.indexing.source import Source
-from causeway.indexing.verifying import Difference, verify
+from causeway.indexing.verifying import Comparison, verify
 from causeway.runtime import discover
 from causeway.runtime.installation import Installation, open_database, open_installation
 from causeway.store import migrate
@@ -32,6 +32,13 @@ console = Console()
 
 #: Between two looks that a rate is taken from, seconds.
 _RATE_OVER_S = 1.0
+
+#: What `verify` and `repair` end with, besides 0 and the 1 of any other error.
+_PARTLY, _DIFFERENT, _NO_SOURCE = 2, 3, 4
+_EXIT_CODES = (
+    "Exit codes: 0 all rows are the chain's, 1 it could not be done, 2 the newest blocks could not "
+    "be compared (the provider has others there), 3 rows differ, 4 there is no such source."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Name = Annotated[str, typer.Argument(metavar="SOURCE", help="As `causeway index status` has it.")]
@@ -73,7 +80,7 @@ def status(as_json: Json = False) -> None:
     console.print(table)
 
 
-@commands.command("verify")
+@commands.command("verify", epilog=_EXIT_CODES)
 def verify_command(
     source: Name,
     first: First = None,
@@ -81,11 +88,15 @@ def verify_command(
     provider: Provider = None,
     as_json: Json = False,
 ) -> None:
-    """Compare the rows of a source with the chain; exit 1 when any differ."""
+    """Compare the rows of a source with the chain.
+
+    Blocks that can still be replaced are compared with the blocks that were applied: of a provider
+    on another fork nothing is said about them.
+    """
     _compare(source, first, last, provider, as_json=as_json, repair=False)
 
 
-@commands.command("repair")
+@commands.command("repair", epilog=_EXIT_CODES)
 def repair_command(
     source: Name,
     first: First = None,
@@ -93,7 +104,10 @@ def repair_command(
     provider: Provider = None,
     as_json: Json = False,
 ) -> None:
-    """Have the rows of a source be the chain's again, where they differ."""
+    """Have the rows of final blocks be the chain's again, where they differ.
+
+    Exit code 3 is not used: what differed is mended.
+    """
     _compare(source, first, last, provider, as_json=as_json, repair=True)
 
 
@@ -107,24 +121,39 @@ def _compare(
     repair: bool,
 ) -> None:
     logging.configure("ERROR")
-    found = asyncio.run(_compared(name, first, last, provider, repair))
+    try:
+        done = asyncio.run(_compared(name, first, last, provider, repair))
+    except _NoSource as error:
+        typer.echo(f"causeway: {error.message}", err=True)
+        raise SystemExit(_NO_SOURCE) from None
+    found = done.differences
     if as_json:
-        console.print_json(json.dumps([asdict(one) for one in found]))
+        console.print_json(json.dumps(asdict(done)))
     else:
         for one in found:
             console.print(
                 f"{one.table} block {one.block}: {one.missing} missing, {one.extra} too many",
                 highlight=False,
             )
-        done = "mended" if repair else "different"
-        console.print(f"{len(found)} blocks {done}" if found else "all rows are the chain's")
+        said = "mended" if repair else "different"
+        console.print(f"{len(found)} blocks {said}" if found else "all rows are the chain's")
+        if done.left_out is not None:
+            console.print(
+                f"compared up to block {done.compared_to} only: {done.left_out}", highlight=False
+            )
     if found and not repair:
-        raise SystemExit(1)
+        raise SystemExit(_DIFFERENT)
+    if done.left_out is not None:
+        raise SystemExit(_PARTLY)
+
+
+class _NoSource(NotFound):
+    """There is no such source."""
 
 
 async def _compared(
     name: str, first: int | None, last: int | None, provider: str | None, repair: bool
-) -> list[Difference]:
+) -> Comparison:
     kernel = load(KernelSettings)
     async with open_installation(discover.find_apps(()), kernel) as installation:
         source, chain = _source(installation, name)
@@ -132,11 +161,12 @@ async def _compared(
         async with installation.database.transaction() as session:
             known = {one.source: one for one in await statuses(session)}
         if name not in known:
-            raise NotFound(f"source {name!r} has not begun")
+            raise _NoSource(f"source {name!r} has not begun")
         begin = source.start_block if first is None else first
         newest = min(known[name].final, known[name].applied) if repair else known[name].applied
         end = newest if last is None else last
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        screen = Console(stderr=True)
+        with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
             task = progress.add_task(name, total=max(1, end - begin + 1))
             return await verify(
                 installation.database,
@@ -162,7 +192,7 @@ def _source(installation: Installation, name: str) -> tuple[Source, EvmChain]:
                         f"see `causeway {app.name} verify`"
                     )
                 return indexer.source, ctx.chains[indexer.source.chain]
-    raise NotFound(f"there is no source {name!r}; there are {', '.join(sorted(names))}")
+    raise _NoSource(f"there is no source {name!r}; there are {', '.join(sorted(names))}")
 
 
 def _ask(chain: EvmChain, provider: str | None) -> None:

@@ -150,12 +150,17 @@ class EventReading:
             events = self._events(found, found.headers)
         return Stretch(headers[-1], tuple(headers), events, events.counts, replaceable=True)
 
-    async def events(self, first: int, last: int) -> Events:
-        """Return what happened in these blocks, proved complete; to compare, not to apply."""
+    async def events(self, first: int, last: int, *, last_hash: str | None = None) -> Events:
+        """Return what happened in these blocks, proved complete; to compare, not to apply.
+
+        Raises `ChainBehind` when no endpoint has block `last` under `last_hash`.
+        """
         if self._family is not None:
-            found = await self._family.read(self._chain, self._wanted, first, last)
+            found = await self._family.read(
+                self._chain, self._wanted, first, last, last_hash=last_hash
+            )
         else:
-            found = await self._whole(first, last)
+            found = await self._chain.read_range([self._wanted], first, last, last_hash=last_hash)
         return self._events(found, found.headers)
 
     async def apply(self, session: AsyncSession, stretch: Stretch[Events]) -> None:

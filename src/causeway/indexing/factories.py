@@ -81,12 +81,23 @@ class Family:
                         found.append((child, number))
         return found
 
-    async def read(self, chain: EvmChain, wanted: LogFilter, first: int, last: int) -> LogRange:
-        """Return the logs of a range: the factory's, and those of everything it ever made."""
+    async def read(
+        self,
+        chain: EvmChain,
+        wanted: LogFilter,
+        first: int,
+        last: int,
+        *,
+        last_hash: str | None = None,
+    ) -> LogRange:
+        """Return the logs of a range: the factory's, and those of everything it ever made.
+
+        With `last_hash` block `last` must be that one, as `read_range` has it.
+        """
         factory = LogFilter(self._factories, (self._event.topic0,))
         own = [LogFilter(self._own, wanted.topics)] if self._own else []
         of_factory = LogFilter(self._factories, wanted.topics)
-        began = await chain.read_range([factory], first, last)
+        began = await chain.read_range([factory], first, last, last_hash=last_hash)
         new = {
             self._child(w)
             for wires in began.logs.values()

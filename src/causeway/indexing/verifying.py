@@ -8,13 +8,14 @@ everything before and are not compared; nor are whole blocks, which an app keeps
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.base.errors import InvalidInput, NotFound
+from causeway.base.errors import ChainBehind, InvalidInput, NotFound
 from causeway.chains.evm.chain import EvmChain
 from causeway.indexing import checkpoint as checkpoints
 from causeway.indexing.events import EventReading, Events
@@ -26,6 +27,11 @@ from causeway.store.engine import Database
 #: Blocks compared at once.
 _AT_ONCE = 500
 _EXPECTED = "causeway_expected"
+#: How often a stretch that may be replaced is read again when it moves meanwhile.
+_ATTEMPTS = 10
+#: A default that is another value each time (`now()`, `nextval(...)`); what is put into such a
+#: column by the database says nothing about the chain.
+_CHANGING = re.compile(r"\(|^current_|^local", re.IGNORECASE)
 
 #: Told how far it is: the block that was reached.
 Told = Callable[[int], None]
@@ -39,6 +45,17 @@ class Difference:
     block: int
     missing: int
     extra: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What differs, and how far there was anything to compare with."""
+
+    differences: list[Difference]
+    #: The newest block that was compared.
+    compared_to: int
+    #: Why those above it, which are not final, were not: nobody who was asked has them.
+    left_out: str | None = None
 
 
 class _Collected(Rows):
@@ -62,10 +79,12 @@ async def verify(
     *,
     told: Told = lambda _: None,
     repair: bool = False,
-) -> list[Difference]:
-    """Return the blocks from `first` to `last` whose stored rows are not the chain's.
+) -> Comparison:
+    """Compare the rows of blocks `first` to `last` with the chain.
 
-    With `repair` they are made so, a stretch of final blocks in one transaction; readers wait.
+    Blocks that can still be replaced are compared with the very blocks that were applied, by their
+    hashes: of a provider that has others there, nothing is said about the rows. With `repair` the
+    rows of final blocks are made the chain's, a stretch of them in one transaction; readers wait.
     Raises `NotFound` for a source that has not begun, `InvalidInput` for a range it has not
     applied (or that is not final, with `repair`) or when it has no rows that can be compared, and
     what reading the chain raises.
@@ -87,27 +106,94 @@ async def verify(
             f"only final blocks can be mended, up to {here.final_number}; what is above them is "
             "mended by the chain's next reorganisation or when it is final"
         )
-    found: list[Difference] = []
-    reading = EventReading(chain, source, _AT_ONCE)
+    one = _Verifying(database, source, EventReading(chain, source, _AT_ONCE), repair)
     async with database.transaction() as session:
-        await reading.prepare(session)
-    for begin in range(first, last + 1, _AT_ONCE):
+        await one.reading.prepare(session)
+    begin = first
+    while begin <= last:
         end = min(begin + _AT_ONCE - 1, last)
-        events = await reading.events(begin, end)
-        async with database.transaction() as session:
-            if repair:
+        if begin <= here.final_number:
+            end = min(end, here.final_number)
+            await one.compare(begin, end, None)
+        else:
+            found = await one.compare_replaceable(begin, end)
+            if isinstance(found, str):
+                return Comparison(one.found, begin - 1, found)
+            if found < end:  # a reorganisation made the chain shorter, and that is all there is
+                return Comparison(one.found, found)
+        told(end)
+        begin = end + 1
+    return Comparison(one.found, last)
+
+
+class _Verifying:
+    """One comparison on its way."""
+
+    def __init__(
+        self, database: Database, source: Source, reading: EventReading, repair: bool
+    ) -> None:
+        self.database = database
+        self.source = source
+        self.reading = reading
+        self.repair = repair
+        self.found: list[Difference] = []
+
+    async def compare_replaceable(self, begin: int, end: int) -> int | str:
+        """Compare blocks as they were applied; return up to which, or why none could be."""
+        why = ""
+        for _ in range(_ATTEMPTS):
+            async with self.database.transaction() as session:
+                applied = await self._applied(session, end)
+            if applied is None:
+                return begin - 1
+            last, block_hash = applied
+            if last < begin:
+                return begin - 1
+            try:
+                if await self.compare(begin, last, block_hash):
+                    return last
+            except ChainBehind as error:
+                why = error.message
+        return why or "the source is being moved"
+
+    async def _applied(self, session: AsyncSession, end: int) -> tuple[int, str | None] | None:
+        """Return the newest applied block up to `end`; its hash while it can be replaced."""
+        here = await checkpoints.load(session, self.source.name)
+        if here is None:
+            return None
+        last = min(end, here.number)
+        kept = await checkpoints.kept_blocks(session, self.source.name)
+        return last, next((block.hash for block in kept if block.number == last), None)
+
+    async def compare(self, begin: int, end: int, block_hash: str | None) -> bool:
+        """Compare blocks; with `block_hash` the last is that one, or this says False."""
+        source = self.source
+        events = await self.reading.events(begin, end, last_hash=block_hash)
+        async with self.database.transaction() as session:
+            if self.repair:
                 # Nobody moves the source meanwhile.
                 await session.execute(
                     text("SELECT 1 FROM causeway.checkpoints WHERE source = :source FOR UPDATE"),
                     {"source": source.name},
                 )
+            elif block_hash is not None:
+                # Which block was applied, and its rows, as of one moment.
+                await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+                if await self._applied(session, end) != (end, block_hash):
+                    return False
             added = await _added(session, source, events)
             for table, column in source.blocked().items():
-                found += await _compare(
-                    session, table, column, events, added.get(table, []), (begin, end), repair
+                self.found += await _compare(
+                    session,
+                    source,
+                    table,
+                    column,
+                    events,
+                    added.get(table, []),
+                    (begin, end),
+                    self.repair,
                 )
-        told(end)
-    return found
+        return True
 
 
 async def _added(
@@ -127,6 +213,7 @@ async def _added(
 
 async def _compare(
     session: AsyncSession,
+    source: Source,
     table: Table,
     column: str,
     events: Events,
@@ -135,8 +222,9 @@ async def _compare(
     repair: bool,
 ) -> list[Difference]:
     whole = f'"{table.schema}"."{table.name}"'
-    writers = [(writer, rows) for writer, rows in events.rows if writer.table is table]
-    names = writers[0][0].names if writers else list(added[0]) if added else _names(table, column)
+    filled = [list(one.columns) for one in source.tables.values() if one.table is table]
+    filled += [list(added[0])] if added else []
+    names = list(dict.fromkeys(name for some in filled or [_names(table, column)] for name in some))
     listed = ", ".join(f'"{name}"' for name in names)
     await session.execute(
         text(
@@ -144,14 +232,19 @@ async def _compare(
             f"AS SELECT {listed} FROM {whole} WITH NO DATA"
         )
     )
-    for writer, rows in writers:
-        await writer.write(session, rows, into=f"pg_temp.{_EXPECTED}")
+    partly = [name for name in names if any(name not in some for some in filled)]
+    changing = await _defaults(session, table, partly)
+    told = [name for name in names if name not in changing]
+    for writer, rows in events.rows:
+        if writer.table is table:
+            await writer.write(session, rows, into=f"pg_temp.{_EXPECTED}")
     if added:
-        columns = [[row[name] for row in added] for name in names]
-        await copy_rows(session, table, names, columns, into=f"pg_temp.{_EXPECTED}")
+        columns = [[row[name] for row in added] for name in added[0]]
+        await copy_rows(session, table, list(added[0]), columns, into=f"pg_temp.{_EXPECTED}")
     within = {"first": blocks[0], "last": blocks[1]}
-    kept = f'SELECT {listed} FROM {whole} WHERE "{column}" BETWEEN :first AND :last'
-    expected = f"SELECT {listed} FROM {_EXPECTED}"
+    shown = ", ".join(f'"{name}"' for name in told)
+    kept = f'SELECT {shown} FROM {whole} WHERE "{column}" BETWEEN :first AND :last'
+    expected = f"SELECT {shown} FROM {_EXPECTED}"
     counted = await session.execute(
         text(
             f'SELECT "{column}", sum(missing)::int, sum(extra)::int FROM ('
@@ -167,13 +260,41 @@ async def _compare(
         await session.execute(text(f'DELETE FROM {whole} WHERE "{column}" = ANY(:blocks)'), bad)
         await session.execute(
             text(
-                f"INSERT INTO {whole} ({listed}) {expected} "
+                f"INSERT INTO {whole} ({listed}) SELECT {listed} FROM {_EXPECTED} "
                 f'WHERE "{column}" = ANY(:blocks) ORDER BY "{column}"'
             ),
             bad,
         )
     await session.execute(text(f"DROP TABLE {_EXPECTED}"))
     return found
+
+
+async def _defaults(session: AsyncSession, table: Table, names: Sequence[str]) -> list[str]:
+    """Give columns that not everybody fills their defaults; return those that cannot be compared.
+
+    A table can be filled by several events, each with columns of its own.
+    """
+    if not names:
+        return []
+    found = await session.execute(
+        text(
+            "SELECT column_name, column_default FROM information_schema.columns "
+            "WHERE table_schema = :schema AND table_name = :name AND column_name = ANY(:names) "
+            "AND column_default IS NOT NULL"
+        ),
+        {"schema": table.schema, "name": table.name, "names": list(names)},
+    )
+    changing: list[str] = []
+    for name, default in found:
+        await session.execute(
+            text(
+                f'ALTER TABLE pg_temp.{_EXPECTED} ALTER COLUMN "{name}" SET DEFAULT '
+                + default.replace(":", "\\:")
+            )
+        )
+        if _CHANGING.search(default):
+            changing.append(name)
+    return changing
 
 
 def _names(table: Table, column: str) -> list[str]:
