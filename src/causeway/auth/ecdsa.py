@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from eth_keys.backends.native.main import NativeECCBackend
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
@@ -24,8 +25,9 @@ Recover = Callable[[bytes, bytes, int], bytes | None]
 def portable(digest: bytes, r_and_s: bytes, parity: int) -> bytes | None:
     """Recover in Python; a few hundred a second."""
     r, s = int.from_bytes(r_and_s[:32], "big"), int.from_bytes(r_and_s[32:], "big")
+    signature = Signature(vrs=(parity, r, s), backend=NativeECCBackend())
     try:
-        key = Signature(vrs=(parity, r, s)).recover_public_key_from_msg_hash(digest)
+        key = signature.recover_public_key_from_msg_hash(digest)
     except (BadSignature, ValidationError):
         return None  # no point of the curve has that r
     return key.to_bytes()
