@@ -5,6 +5,7 @@ from __future__ import annotations
 from causeway.app import App
 from causeway.apps.motify import models
 from causeway.apps.motify.checks import checks
+from causeway.apps.motify.cli import commands
 from causeway.apps.motify.context import Services
 from causeway.apps.motify.loops import loops, schedules
 from causeway.apps.motify.services import chains, services, signers
@@ -27,5 +28,6 @@ app: App[MotifySettings, Services] = App(
     loops=loops,
     schedules=schedules,
     checks=checks,
+    commands=commands,
     terminal=frozenset({"archived", "frozen", "sent", "failed"}),
 )

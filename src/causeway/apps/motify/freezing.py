@@ -13,23 +13,22 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import evidence, rules
-from causeway.apps.motify.context import CHAIN, MotifyContext
+from causeway.apps.motify.context import MotifyContext
 from causeway.apps.motify.contract import Challenge, Participant
 from causeway.apps.motify.counting import backdated, count
-from causeway.apps.motify.declaring import batch_id, declare_kind, result_key
 from causeway.apps.motify.models import (
     FinishedChallenge,
     Reading,
     Score,
     Settlement,
 )
+from causeway.apps.motify.ordering import file_frozen
 from causeway.apps.motify.shares import Ratio
 from causeway.apps.motify.stages.measure import known_days
 from causeway.apps.motify.troubles import Trouble
 from causeway.base.errors import Bug
 from causeway.chains.protocol import Block
 from causeway.pipelines.stage import Record
-from causeway.relayer.kind import UnitRequest
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +64,7 @@ def freeze(
         order = sorted(one.wallet for one in challenge.undeclared)
         places = {wallet: n // ctx.settings.chunk_size for n, wallet in enumerate(order)}
         leaves: list[bytes] = []
-        shares: dict[int, list[tuple[str, int]]] = {}
+        batches: set[int] = set()
         for start in range(0, len(people), _PAGE):
             wallets = sorted(people)[start : start + _PAGE]
             page = [
@@ -77,8 +76,8 @@ def freeze(
             for one in page:
                 if one.evidence is not None:
                     leaves.append(evidence.leaf(one.evidence))
-                if one.batch_no is not None and one.bps is not None:
-                    shares.setdefault(one.batch_no, []).append((one.wallet, one.bps))
+                if one.batch_no is not None:
+                    batches.add(one.batch_no)
             await _write(session, page)
             session.expunge_all()
         root = "0x" + evidence.Tree(leaves).root.hex() if leaves else None
@@ -87,12 +86,13 @@ def freeze(
             .where(Settlement.id == settlement.id)
             .values(evidence_root=root, frozen_at=func.clock_timestamp())
         )
-        await _file(session, ctx, settlement, shares)
+        if batches:
+            await file_frozen(session, ctx, settlement)
         log.info(
             "challenge_frozen",
             challenge=challenge.id,
             participants=len(people),
-            batches=len(shares),
+            batches=len(batches),
             at_block=block.number,
             evidence_root=root,
         )
@@ -183,18 +183,20 @@ async def _said(
 _WRITE = text(
     """
     UPDATE motify.scores AS s SET status = 'frozen', percent_ppm = n.ppm, bps = n.bps,
-        reason = n.reason, batch_no = n.batch_no, evidence = n.evidence,
+        reason = n.reason, batch_no = n.batch_no, evidence = n.evidence, leaf = n.leaf,
         declared_bps = coalesce(n.declared_bps, s.declared_bps), fence = s.fence + 1,
         lease_owner = NULL, lease_until = NULL, next_at = NULL, again_at = NULL
     FROM unnest(CAST(:ids AS uuid[]), CAST(:ppms AS bigint[]), CAST(:shares AS int[]),
         CAST(:reasons AS text[]), CAST(:batches AS int[]), CAST(:evidence AS text[]),
-        CAST(:declared AS int[])) AS n(id, ppm, bps, reason, batch_no, evidence, declared_bps)
+        CAST(:leaves AS bytea[]), CAST(:declared AS int[]))
+        AS n(id, ppm, bps, reason, batch_no, evidence, leaf, declared_bps)
     WHERE s.id = n.id
     """
 )
 
 
 async def _write(session: AsyncSession, page: Sequence[Frozen]) -> None:
+    documents = [one.evidence for one in page]
     await session.execute(
         _WRITE,
         {
@@ -203,46 +205,11 @@ async def _write(session: AsyncSession, page: Sequence[Frozen]) -> None:
             "shares": [one.bps for one in page],
             "reasons": [one.reason for one in page],
             "batches": [one.batch_no for one in page],
-            "evidence": [one.evidence for one in page],
+            "evidence": documents,
+            "leaves": [None if d is None else evidence.leaf(d) for d in documents],
             "declared": [one.declared_bps for one in page],
         },
     )
-
-
-async def _file(
-    session: AsyncSession,
-    ctx: MotifyContext,
-    settlement: Settlement,
-    shares: dict[int, list[tuple[str, int]]],
-) -> None:
-    """Owe every share to the relayer, in the batches they were frozen in."""
-    if not shares:
-        return
-    chain_id, contract = settlement.chain_id, settlement.contract_address
-    challenge_id = int(settlement.challenge_id)
-    place = f"motify:{chain_id}:{contract}:{challenge_id}"
-    for batch_no, people in sorted(shares.items()):
-        await ctx.relayers[CHAIN].file(
-            session,
-            declare_kind(ctx),
-            [
-                UnitRequest(
-                    result_key(chain_id, contract, challenge_id, wallet),
-                    {
-                        "challenge_id": str(challenge_id),
-                        "settlement_id": str(settlement.id),
-                        "wallet": wallet,
-                        "bps": bps,
-                        "batch_no": batch_no,
-                        "end_time": settlement.end_time,
-                        "late": settlement.late_order is not None,
-                    },
-                )
-                for wallet, bps in people
-            ],
-            batch_id=batch_id(place, batch_no, people),
-            requested_by="motify",
-        )
 
 
 def archive_empty(ctx: MotifyContext, settlement: Settlement) -> Record:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     Table,
     Text,
     UniqueConstraint,
@@ -291,6 +292,8 @@ class Score(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     batch_no: Mapped[int | None] = mapped_column(Integer)
     evidence: Mapped[str | None] = mapped_column(Text)
+    #: Its leaf in the tree, 32 bytes.
+    leaf: Mapped[bytes | None] = mapped_column(LargeBinary)
 
     # What the chain made of it.
     declared_bps: Mapped[int | None] = mapped_column(Integer)

@@ -193,6 +193,7 @@ CREATE TABLE motify.scores (
     reason TEXT,
     batch_no INTEGER,
     evidence TEXT,
+    leaf BYTEA,
     declared_bps INTEGER,
     declared_tx TEXT,
     refused TEXT,
