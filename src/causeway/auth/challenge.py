@@ -18,33 +18,26 @@ several machines must agree on, the time included, is decided by the database.
 from __future__ import annotations
 
 import re
-import secrets
-import string
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 from eth_utils.address import to_checksum_address
-from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.auth import eip4361
 from causeway.auth.eip4361 import SignInText
+from causeway.auth.nonces import LIFETIME_S, Nonces
 from causeway.auth.wallet import CallableChain, Verdict, verify
 from causeway.base.clock import iso
 from causeway.base.errors import ProviderUnavailable, SignatureInvalid
 from causeway.store.engine import Database
 
-#: Seconds a challenge is good for.
-LIFETIME_S = 600.0
-
-_ALPHABET = string.ascii_letters + string.digits
 _ACTION = "urn:causeway:action:"
 _DIGEST_RESOURCE = re.compile(r"(?:urn:)?sha256:([0-9a-fA-F]{64})")
 _DIGEST_WORD = re.compile(r"(?<![A-Za-z0-9])sha256:([0-9a-fA-F]{64})(?![0-9a-fA-F])")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_STALE = "this request is unknown, was made already or has expired: ask for a new challenge"
 
 
 @dataclass(frozen=True)
@@ -85,13 +78,12 @@ class Challenges:
     def __init__(
         self, database: Database, *, site: str, chain_id: int, lifetime_s: float = LIFETIME_S
     ) -> None:
-        self._database = database
+        self.nonces = Nonces(database, lifetime_s)
         self._origin = origin_of(site)
         self.uri = site
         #: Host of the site, with its port unless it is the scheme's own.
         self.domain = self._origin[1]
         self.chain_id = chain_id
-        self.lifetime_s = lifetime_s
 
     async def issue(
         self, action: str, address: str, statement: str, *, payload_sha256: str | None = None
@@ -102,31 +94,9 @@ class Challenges:
         binds the nonce to a payload that is known already; otherwise whoever signs adds the
         resource `urn:sha256:…` (see `sha256_uri`).
         """
-        nonce = "".join(secrets.choice(_ALPHABET) for _ in range(24))
         wallet = to_checksum_address(address)
         digest = None if payload_sha256 is None else payload_sha256.lower()
-        async with self._database.transaction() as session:
-            await _clear(session)
-            row = (
-                await session.execute(
-                    sql(
-                        """
-                        INSERT INTO causeway.auth_challenges
-                            (nonce, action, address, payload_sha256, issued_at, expires_at)
-                        VALUES (:nonce, :action, :address, :digest,
-                            now(), now() + make_interval(secs => :seconds))
-                        RETURNING issued_at, expires_at
-                        """
-                    ),
-                    {
-                        "nonce": nonce,
-                        "action": action,
-                        "address": wallet,
-                        "digest": digest,
-                        "seconds": self.lifetime_s,
-                    },
-                )
-            ).one()
+        issued = await self.nonces.new(action, wallet, digest)
         resources = [_ACTION + action] + ([f"urn:sha256:{digest}"] if digest else [])
         signed = SignInText(
             domain=self.domain,
@@ -134,16 +104,16 @@ class Challenges:
             statement=statement,
             uri=self.uri,
             chain_id=self.chain_id,
-            nonce=nonce,
-            issued_at=iso(row.issued_at.replace(microsecond=0)),
-            expiration_time=iso(row.expires_at.replace(microsecond=0)),
+            nonce=issued.nonce,
+            issued_at=iso(issued.issued_at.replace(microsecond=0)),
+            expiration_time=iso(issued.expires_at.replace(microsecond=0)),
             resources=tuple(resources),
         )
         return Challenge(
             text=str(signed),
-            nonce=nonce,
-            issued_at=row.issued_at,
-            expires_at=row.expires_at,
+            nonce=issued.nonce,
+            issued_at=issued.issued_at,
+            expires_at=issued.expires_at,
             domain=self.domain,
             uri=self.uri,
             chain_id=self.chain_id,
@@ -168,13 +138,9 @@ class Challenges:
         wallet = to_checksum_address(address)
         signed = self.read(text, action=action, address=wallet, payload=payload)
         # A look at the nonce first: nobody makes us ask a chain with texts of their own invention.
-        now = await self._check_nonce(signed, action, wallet, payload)
+        now = await self.nonces.look(signed.nonce, action, wallet, payload)
         check_times(signed, now)
-        verdict = await verify(chain, wallet, text, signature)
-        if verdict is Verdict.UNKNOWN:
-            raise ProviderUnavailable("the wallet's signature cannot be checked now; try again")
-        if verdict is Verdict.INVALID:
-            raise SignatureInvalid("the signature does not belong to this text and this wallet")
+        require_valid(await verify(chain, wallet, text, signature))
         return Accepted(signed.nonce, action, wallet, signed)
 
     def read(
@@ -215,44 +181,15 @@ class Challenges:
         Of any number of callers, one passes; the others wait for its commit. Raises
         `SignatureInvalid` when the nonce is unknown, used, expired, or for something else.
         """
-        used = await session.scalar(
-            sql(
-                """
-                UPDATE causeway.auth_challenges SET consumed_at = clock_timestamp()
-                WHERE nonce = :nonce AND action = :action AND address = :address
-                    AND consumed_at IS NULL AND expires_at > clock_timestamp()
-                RETURNING true
-                """
-            ),
-            {"nonce": nonce, "action": action, "address": to_checksum_address(address)},
-        )
-        if not used:
-            raise SignatureInvalid(_STALE)
+        await self.nonces.consume(session, nonce, action=action, address=address)
 
-    async def _check_nonce(
-        self, signed: SignInText, action: str, wallet: str, payload: bytes | None
-    ) -> datetime:
-        async with self._database.transaction() as session:
-            row = (
-                await session.execute(
-                    sql(
-                        """
-                        SELECT payload_sha256, clock_timestamp() AS now
-                        FROM causeway.auth_challenges
-                        WHERE nonce = :nonce AND action = :action AND address = :address
-                            AND consumed_at IS NULL AND expires_at > clock_timestamp()
-                        """
-                    ),
-                    {"nonce": signed.nonce, "action": action, "address": wallet},
-                )
-            ).one_or_none()
-        if row is None:
-            raise SignatureInvalid(_STALE)
-        if row.payload_sha256 is not None and (
-            payload is None or sha256(payload).hexdigest() != row.payload_sha256
-        ):
-            raise SignatureInvalid("the challenge was issued for something else (sha256)")
-        return row.now
+
+def require_valid(verdict: Verdict) -> None:
+    """Raise `SignatureInvalid`, or `ProviderUnavailable` for a signature nobody could check."""
+    if verdict is Verdict.UNKNOWN:
+        raise ProviderUnavailable("the wallet's signature cannot be checked now; try again")
+    if verdict is Verdict.INVALID:
+        raise SignatureInvalid("the signature does not belong to this text and this wallet")
 
 
 def check_times(signed: SignInText, now: datetime) -> None:
@@ -291,18 +228,3 @@ def _digests(signed: SignInText) -> set[str]:
         if match:
             found.add(match[1].lower())
     return found
-
-
-async def _clear(session: AsyncSession) -> None:
-    # Nobody else clears the table: every challenge takes some old ones away.
-    await session.execute(
-        sql(
-            """
-            DELETE FROM causeway.auth_challenges WHERE nonce IN (
-                SELECT nonce FROM causeway.auth_challenges
-                WHERE expires_at < clock_timestamp() - interval '1 hour'
-                LIMIT 20 FOR UPDATE SKIP LOCKED
-            )
-            """
-        )
-    )

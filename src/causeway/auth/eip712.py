@@ -93,13 +93,24 @@ class TypedData:
         for _, member in self.types[kind]:
             self._look_at(member, (*above, kind), used)
 
+    def read(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of `message`: integers, bytes, addresses in EIP-55.
+
+        Raises `InvalidInput` naming every field that is missing, unknown or of another type.
+        """
+        wrong: list[Field] = []
+        values = self._value(self.primary_type, message, "message", wrong)
+        if wrong:
+            raise InvalidInput(fields=wrong)
+        return cast("dict[str, Any]", values)
+
     def digest(self, message: Mapping[str, Any]) -> bytes:
         """Return the 32 bytes a wallet signs for `message`, whose values are as in JSON.
 
         Integers may also be decimal or 0x text, as JSON needs above 2^53; bytes are 0x text or
-        bytes. Raises `InvalidInput` naming every field that is missing, unknown or of another type.
+        bytes. Raises `InvalidInput` as `read` does.
         """
-        values = self._checked(message)
+        values = self.read(message)
         signable = encode_typed_data(
             domain_data={name: value for name, _, value in self.domain.members()},
             message_types={
@@ -113,7 +124,7 @@ class TypedData:
     def payload(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Return what `eth_signTypedData_v4` is given for `message`: plain JSON.
 
-        Raises `InvalidInput` as `digest` does.
+        Raises `InvalidInput` as `read` does.
         """
         members = self.domain.members()
         structs = {"EIP712Domain": [(name, kind) for name, kind, _ in members], **self.types}
@@ -124,15 +135,8 @@ class TypedData:
             },
             "primaryType": self.primary_type,
             "domain": {name: value for name, _, value in members},
-            "message": _plain_json(self._checked(message)),
+            "message": _plain_json(self.read(message)),
         }
-
-    def _checked(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        wrong: list[Field] = []
-        values = self._value(self.primary_type, message, "message", wrong)
-        if wrong:
-            raise InvalidInput(fields=wrong)
-        return cast("dict[str, Any]", values)
 
     def _value(self, kind: str, value: object, path: str, wrong: list[Field]) -> Any:
         """Return a value as the encoder takes it; what is wrong with it goes to `wrong`."""
