@@ -38,10 +38,10 @@ bench: setup ## one benchmark: make bench NAME=pipelines
 	$(BIN)/python -m bench $(NAME) $(ARGS)
 
 lock: setup ## resolve the Python dependencies again
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra wisp --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --upgrade -q -o requirements-dev.lock
-	$(BIN)/uv pip compile pyproject.toml -c requirements-dev.lock --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra wisp -c requirements-dev.lock --universal \
+	  --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o requirements.lock
 
 contracts: setup ## compile the reference contracts
 	$(BIN)/python scripts/node.py contracts/build.mjs
