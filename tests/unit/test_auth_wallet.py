@@ -8,6 +8,7 @@ from eth_account.messages import encode_defunct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from causeway.auth.ecdsa import portable, recover_address, recover_key
 from causeway.auth.wallet import Verdict, personal_digest, recover, verify
 from causeway.base.errors import ProviderUnavailable
 
@@ -143,3 +144,30 @@ def test_any_changed_bit_makes_it_another_signers(seed: bytes, text: str, bit: i
     assert recover(personal_digest(text), signature) == account.address
     changed = (int.from_bytes(signature, "big") ^ 1 << bit).to_bytes(65, "big")
     assert recover(personal_digest(text), changed) != account.address
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.one_of(
+        st.binary(min_size=64, max_size=64),
+        # small numbers, and r from above the order, which some points do have as x
+        st.tuples(st.integers(0, 50), st.integers(0, 50)).map(
+            lambda rs: rs[0].to_bytes(32, "big") + rs[1].to_bytes(32, "big")
+        ),
+        st.integers(ORDER - 5, ORDER + 5).map(lambda r: r.to_bytes(32, "big") + b"\1" * 32),
+    ),
+    st.integers(0, 1),
+)
+def test_the_library_and_python_recover_the_same_keys(
+    digest: bytes, r_and_s: bytes, parity: int
+) -> None:
+    pytest.importorskip("coincurve")
+    assert recover_key is not portable
+    r, s = int.from_bytes(r_and_s[:32], "big"), int.from_bytes(r_and_s[32:], "big")
+    if 0 < r < ORDER and 0 < s < ORDER:  # nothing else is ever asked
+        assert recover_key(digest, r_and_s, parity) == portable(digest, r_and_s, parity)
+    address = recover_address(digest, r_and_s + bytes((27 + parity,)))
+    assert address == recover_address(digest, r_and_s + bytes((parity,)))
+    if not (0 < r < ORDER and 0 < s <= ORDER // 2):
+        assert address is None
