@@ -167,8 +167,9 @@ def _show(title: str, settings: Settings) -> None:
 
 def demo(
     app: Annotated[
-        Literal["glisk", "mobs"], typer.Option(help="Whose story: pictures, or observability.")
-    ] = "glisk",
+        Literal["glisk", "motify", "mobs"] | None,
+        typer.Option(help="Whose story; without it those of glisk and motify, one by one."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running at the end.")] = False,
     tokens: Annotated[int, typer.Option(min=3, max=500, help="How many tokens to mint.")] = 25,
     faults: Annotated[
@@ -176,8 +177,14 @@ def demo(
     ] = True,
 ) -> None:
     """Watch an app at work on a chain of your own, end to end."""
-    from causeway.cli.demo import run_demo, run_mobs_demo
+    from causeway.cli.demo import run_demo, run_mobs_demo, run_motify_demo
 
     if app == "mobs":
         raise SystemExit(run_mobs_demo(keep=keep))
-    raise SystemExit(run_demo(keep=keep, tokens=tokens, faults=faults))
+    if app != "motify":
+        # Only the last of several can be left running.
+        code = run_demo(keep=keep and app is not None, tokens=tokens, faults=faults)
+        if code or app is not None:
+            raise SystemExit(code)
+        console.print()
+    raise SystemExit(run_motify_demo(keep=keep, faults=faults))

@@ -36,6 +36,7 @@ from causeway.sandbox import (
 from causeway.sandbox.control import Control, Counts, Entry, Journal
 from causeway.sandbox.faults import Fault, Service, WireKind, WorkKind
 from causeway.sandbox.gate import Connections, Gate, Refusal, TrackedProtocol
+from causeway.sandbox.grants import Pair
 from causeway.sandbox.picture import Painter
 from causeway.sandbox.settings import SandboxSettings
 from causeway.sandbox.state import State
@@ -234,6 +235,10 @@ class SandboxServer(Addresses):
     def tokens(self, service: Service) -> dict[str, str]:
         """Return the access tokens an OAuth service handed out and did not take back: whose."""
         return {pair.access: pair.who for pair in self._world.grants[service].live()}
+
+    def issue(self, service: Service, pair: Pair) -> None:
+        """Make a token valid, as the end of an authorization would."""
+        self._world.grants[service].issue(pair)
 
     def wasted_refreshes(self, service: Service) -> int:
         """Return how often a refresh token was presented to it that was worth nothing."""
