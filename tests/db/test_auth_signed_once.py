@@ -108,6 +108,10 @@ async def test_a_signed_message_is_accepted_once(once: SignedOnce, clock: HandCl
     assert await refused(once, now, sign(message), messages=both) == used
     assert chain.asked == 0
     # Another message of the same wallet, and the same time for another wallet, are their own.
+    spelled = connect(now, "GitHub")
+    await once.accept(
+        None, wallet=ADDRESS, messages=[message, spelled], timestamp=now, signature=sign(spelled)
+    )
     later = connect(now + 1)
     await once.accept(
         None, wallet=ADDRESS, messages=[later], timestamp=now + 1, signature=sign(later)
