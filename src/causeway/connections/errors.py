@@ -41,6 +41,7 @@ FailureCode = Literal[
     "provider_error",
     "invalid_state",
     "expired_state",
+    "invalid_provider",
     "token_exchange_failed",
     "account_already_linked",
 ]

@@ -62,10 +62,14 @@ async def finish(
         await _use_up(vault, provider, state)
         raise AuthorizationFailed("access_denied" if error == "access_denied" else "provider_error")
     kept = await _consume(vault, provider, state)
+    if provider.oauth is None:
+        raise AuthorizationFailed(
+            "invalid_provider", f"{provider.name} is not set up here any more"
+        )
     if not code or len(code) > _MOST_CHARACTERS:
         raise AuthorizationFailed("token_exchange_failed", "the callback brought no code")
     try:
-        tokens = await _oauth(provider).exchange(code, kept.verifier)
+        tokens = await provider.oauth.exchange(code, kept.verifier)
     except CausewayError as failure:
         raise _failed(provider, failure) from None
     try:

@@ -19,6 +19,7 @@ from fastapi.middleware.cors import CORSMiddleware
 import causeway
 from causeway.app import AnyApp, AnyContext
 from causeway.base.ids import uuid7
+from causeway.base.settings import Settings
 from causeway.ops import health, metrics
 from causeway.runtime import problems, relaying
 from causeway.store.engine import Database
@@ -58,21 +59,32 @@ def create_api(
     api.include_router(metrics.router)
     if any(app.signers is not None for app in apps):
         api.include_router(relaying.router)
-    origins: set[str] = set()
     for app in apps:
         prefix = "" if alone else f"/{app.name}"
         for router in app.routers:
             api.include_router(router, prefix=prefix)
-        origins.update(getattr(contexts[app.name].settings, "cors_origins", ()))
-    if origins:
-        api.add_middleware(
-            CORSMiddleware,
-            allow_origins=sorted(origins),
-            allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Content-Type", "Authorization"],
-        )
+    _admit_frontends(api, [contexts[app.name].settings for app in apps])
     api.middleware("http")(_observe)
     return api
+
+
+def _admit_frontends(api: FastAPI, settings: Sequence[Settings]) -> None:
+    """Let pages of the apps' `cors_origins` call, and of origins that a pattern fits as a whole.
+
+    Never with credentials: nothing here reads a cookie.
+    """
+    origins = {o for one in settings for o in getattr(one, "cors_origins", ())}
+    patterns = [p for one in settings if (p := getattr(one, "cors_origin_pattern", None))]
+    if not origins and not patterns:
+        return
+    used = {method for route in api.routes for method in getattr(route, "methods", ())}
+    api.add_middleware(
+        CORSMiddleware,
+        allow_origins=sorted(origins),
+        allow_origin_regex="|".join(f"(?:{pattern})" for pattern in patterns) or None,
+        allow_methods=sorted(used - {"HEAD", "OPTIONS"}),
+        allow_headers=["Content-Type", "Authorization"],
+    )
 
 
 async def _observe(

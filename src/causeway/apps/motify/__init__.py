@@ -8,6 +8,7 @@ from causeway.apps.motify.checks import checks
 from causeway.apps.motify.cli import commands
 from causeway.apps.motify.context import Services
 from causeway.apps.motify.loops import loops, schedules
+from causeway.apps.motify.routes import health, oauth, wakatime
 from causeway.apps.motify.services import chains, services, signers
 from causeway.apps.motify.settings import MotifySettings
 from causeway.apps.motify.sources import sources
@@ -20,7 +21,7 @@ app: App[MotifySettings, Services] = App(
     metadata=models.metadata,
     migrations="causeway.apps.motify:migrations",
     services=services,
-    routers=(),
+    routers=(health.router, oauth.router, wakatime.router),
     chains=chains,
     sources=sources,
     signers=signers,

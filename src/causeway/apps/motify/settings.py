@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -42,6 +43,14 @@ def _clamped(value: Any) -> Any:
 def _yes(value: Any) -> Any:
     """Anything but 1, true and yes is no: money moves only when somebody clearly said so."""
     return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from None
+    return value
 
 
 def _finality(value: Any) -> Any:
@@ -165,8 +174,8 @@ class MotifySettings(Settings):
     )
     cron_secret: SecretStr | None = Field(None, description="x-cron-secret of /jobs")
     cors_origins: CommaSeparated = Field(_FRONTENDS, description="origins of frontends")
-    cors_origin_pattern: str | None = Field(
-        None, description="regular expression for origins of preview deployments"
+    cors_origin_pattern: Annotated[str, AfterValidator(_pattern)] | None = Field(
+        None, description="regular expression for whole origins of preview deployments"
     )
     reminder_webhook_url: WebAddress | None = Field(None, description="told of reminders")
     reminder_webhook_secret: SecretStr | None = Field(None, description="signs them, HMAC-SHA256")

@@ -1,0 +1,1 @@
+"""Motify's HTTP, one file a resource."""
