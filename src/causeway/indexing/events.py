@@ -52,7 +52,8 @@ class Kind:
 class Events:
     """The events of a stretch: facts for handlers, in chain order, and columns for tables."""
 
-    facts: list[tuple[Kind, Fact]] = field(default_factory=list["tuple[Kind, Fact]"])
+    #: In chain order; those of one event that follow one another are together.
+    facts: list[tuple[Kind, list[Fact]]] = field(default_factory=list["tuple[Kind, list[Fact]]"])
     #: For each table the rows to write.
     rows: list[tuple[TableWriter, Encoded]] = field(
         default_factory=list[tuple[TableWriter, Encoded]]
@@ -173,18 +174,20 @@ class EventReading:
         noted: int | None = None
         if self._family is not None:
             await self._family.keep(session, events.children)
-        for kind, fact in events.facts:
-            if noting and fact.block.number != noted:
-                if rows.touches(self._derived):
-                    await rows.flush()
-                noted = fact.block.number
-                await undo.note_changes(session, name, noted)
-            if kind.handler is not None:
-                if rows.touches(self._derived):
-                    await rows.flush()
-                await kind.handler(session, fact)
-            elif kind.row_handler is not None:
-                await kind.row_handler(rows, fact)
+        for kind, facts in events.facts:
+            handler, row_handler = kind.handler, kind.row_handler
+            for fact in facts:
+                if noting and fact.block.number != noted:
+                    if rows.touches(self._derived):
+                        await rows.flush()
+                    noted = fact.block.number
+                    await undo.note_changes(session, name, noted)
+                if row_handler is not None:
+                    await row_handler(rows, fact)
+                elif handler is not None:
+                    if rows.touches(self._derived):
+                        await rows.flush()
+                    await handler(session, fact)
         await rows.flush()
         if noted is not None:
             await undo.note_changes(session, name, None)
@@ -243,7 +246,6 @@ class EventReading:
         """Decode the logs: facts for handlers, encoded rows for tables."""
         events = Events()
         counts = events.counts
-        told: list[tuple[Kind, WireLog, Block]] = []
         grouped: dict[Kind, tuple[list[WireLog], list[Block]]] = {}
         kinds, anonymous, addresses = self._kinds, self._anonymous, self._addresses
         if self._family is not None:
@@ -251,10 +253,15 @@ class EventReading:
             addresses = self._family.wanted_addresses()
         for number, wires in found.logs.items():
             block = headers[number]
+            #: Logs of one event that follow one another, for handlers.
+            runs: list[tuple[Kind, list[WireLog]]] = []
+            last: Kind | None = None
+            run: list[WireLog] = []
             for wire in wires:
-                kind = kinds.get(wire.topics[0]) if wire.topics else None
+                topics = wire.topics
+                kind = kinds.get(topics[0]) if topics else None
                 if kind is None and anonymous:
-                    kind = anonymous.get(len(wire.topics))
+                    kind = anonymous.get(len(topics))
                 if kind is None or (addresses and wire.address not in addresses):
                     continue  # a provider that ignores the filter, or another filter's log
                 if kind.writer is not None:
@@ -264,7 +271,15 @@ class EventReading:
                     group[0].append(wire)
                     group[1].append(block)
                     continue
-                told.append((kind, wire, block))
+                if kind is not last:
+                    last, run = kind, []
+                    runs.append((kind, run))
+                run.append(wire)
+            # Block by block, while its logs are in the processor's cache.
+            for kind, run in runs:
+                facts = self._facts(kind, run, block)
+                events.facts.append((kind, facts))
+                counts[kind.abi.name] = counts.get(kind.abi.name, 0) + len(facts)
         for kind, (wires, of_blocks) in grouped.items():
             if kind.writer is not None:
                 rows, count = kind.writer.rows(
@@ -272,26 +287,19 @@ class EventReading:
                 )
                 events.rows.append((kind.writer, rows))
                 counts[kind.abi.name] = counts.get(kind.abi.name, 0) + count
-        events.facts = self._facts(told)
-        for kind, _ in events.facts:
-            counts[kind.abi.name] = counts.get(kind.abi.name, 0) + 1
         return events
 
-    def _facts(self, told: list[tuple[Kind, WireLog, Block]]) -> list[tuple[Kind, Fact]]:
-        """Return the facts in these logs, in their order."""
-        chain_id = self._chain.chain_id
-        kinds = {kind for kind, _, _ in told}
-        if len(kinds) == 1:
-            (kind,) = kinds
-            name = kind.abi.name
-            decoded = kind.decoder.arguments_of([wire for _, wire, _ in told])
-            if decoded is not None:
-                return [
-                    (kind, Fact(chain_id, name, args, wire, block))
-                    for args, (_, wire, block) in zip(decoded, told, strict=True)
-                ]
-        one_by_one = ((kind, self._fact(kind, wire, block)) for kind, wire, block in told)
-        return [(kind, fact) for kind, fact in one_by_one if fact is not None]
+    def _facts(self, kind: Kind, wires: list[WireLog], block: Block) -> list[Fact]:
+        """Return the facts in logs of one event and one block."""
+        decoded = kind.decoder.arguments_of(wires)
+        if decoded is None:
+            found = [self._fact(kind, wire, block) for wire in wires]
+            return [fact for fact in found if fact is not None]
+        chain_id, name = self._chain.chain_id, kind.abi.name
+        return [
+            Fact(chain_id, name, args, wire, block)
+            for args, wire in zip(decoded, wires, strict=True)
+        ]
 
     def _fact(self, kind: Kind, wire: WireLog, block: Block) -> Fact | None:
         try:

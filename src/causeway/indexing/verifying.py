@@ -203,9 +203,10 @@ async def _added(
     rows = _Collected(source.owned)
     begun = await session.begin_nested()
     rows.begin(session)
-    for kind, fact in events.facts:
+    for kind, facts in events.facts:
         if kind.row_handler is not None:
-            await kind.row_handler(rows, fact)
+            for fact in facts:
+                await kind.row_handler(rows, fact)
     taken = rows.taken()
     await begun.rollback()
     return taken

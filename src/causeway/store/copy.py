@@ -106,30 +106,20 @@ def _numeric(value: int) -> bytes:
     return _HEADS[sign][len(digits)] + b"".join(digits)
 
 
-#: Below this the digits of a whole column are worked out together: two halves of 64 bits each.
-_HALF = 10**16
-_QUICK = _HALF * 2**63
-_QUICK_DIGITS = 9
-_POWERS = np.array([10_000**n for n in range(4, -1, -1)], dtype=np.int64)
-
-
-def _numerics(values: Sequence[int]) -> list[bytes]:
+def _numerics(values: Sequence[Any]) -> list[bytes]:
     """Return many integers as `numeric`, as `_numeric` does."""
-    values = [_whole(value) for value in values]
-    if min(values) < 0 or max(values) >= _QUICK:
-        return [_numeric(value) for value in values]
-    high = np.array([value // _HALF for value in values], dtype=np.int64)
-    low = np.array([value % _HALF for value in values], dtype=np.int64)
-    digits = np.empty((len(values), _QUICK_DIGITS), dtype=">u2")
-    digits[:, :5] = high[:, None] // _POWERS % 10_000
-    digits[:, 5:] = low[:, None] // _POWERS[1:] % 10_000
+    whole = [_whole(value) for value in values]
+    digits = packed.digits_of(whole)
+    if digits is None:
+        return [_numeric(value) for value in whole]
     nonzero = digits != 0
-    first = np.where(nonzero.any(axis=1), nonzero.argmax(axis=1), _QUICK_DIGITS).tolist()
-    size = 2 * _QUICK_DIGITS
-    packed = digits.tobytes()
-    heads = [_HEADS[0][_QUICK_DIGITS - at] for at in range(_QUICK_DIGITS + 1)]
+    most = packed.DIGITS
+    first = np.where(nonzero.any(axis=1), nonzero.argmax(axis=1), most).tolist()
+    plain = digits.tobytes()
+    heads = [_HEADS[0][most - at] for at in range(most + 1)]
     return [
-        heads[at] + packed[row * size + 2 * at : (row + 1) * size] for row, at in enumerate(first)
+        heads[at] + plain[2 * (row * most + at) : 2 * (row + 1) * most]
+        for row, at in enumerate(first)
     ]
 
 

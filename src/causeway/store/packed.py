@@ -1,6 +1,6 @@
 """Rows of one width for COPY, laid out by numpy: no Python for each row.
 
-A field is an array of (rows, bytes), its length included, as PostgreSQL's binary COPY has it.
+A field is an array of (rows, bytes), as PostgreSQL's binary COPY has it after the field's length.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _TRAILER = b"\xff\xff"
 #: Two halves of a number below 10^16 * 2^63, in digits of base 10,000 as `numeric` has them.
 _HALF = 10**16
 _LIMIT = _HALF * 2**63
-_DIGITS = 9
-_POWERS = np.array([10_000**n for n in range(4, -1, -1)], dtype=np.int64)
+DIGITS = 9
+#: The digits of the low half stand from here on.
+_LOW = 5
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 #: The Python type of a column's values, by its kind; another type is left to the general encoder.
@@ -42,7 +43,7 @@ _SIZES = {"smallint": (">i2", 2), "integer": (">i4", 4), "bigint": (">i8", 8)}
 
 def bytea(values: npt.NDArray[np.uint8]) -> Field:
     """Return a field of byte strings of one length."""
-    return _with_length(values)
+    return values
 
 
 def hex_text(values: npt.NDArray[np.uint8]) -> Field:
@@ -50,12 +51,12 @@ def hex_text(values: npt.NDArray[np.uint8]) -> Field:
     rows, size = values.shape
     digits = np.frombuffer(values.tobytes().hex().encode(), np.uint8).reshape(rows, 2 * size)
     prefix = np.broadcast_to(np.frombuffer(b"0x", np.uint8), (rows, 2))
-    return _with_length(np.concatenate([prefix, digits], axis=1))
+    return np.concatenate([prefix, digits], axis=1)
 
 
 def boolean(values: npt.NDArray[np.uint8]) -> Field:
     """Return a field of truth values, 0 or 1 each."""
-    return _with_length(values.reshape(-1, 1))
+    return values.reshape(-1, 1)
 
 
 def integers(values: npt.NDArray[np.int64], kind: str) -> Field | None:
@@ -64,7 +65,7 @@ def integers(values: npt.NDArray[np.int64], kind: str) -> Field | None:
     limit = 1 << (8 * size - 1)
     if size < 8 and len(values) and not (-limit <= values.min() and values.max() < limit):
         return None
-    return _with_length(values.astype(form).view(np.uint8).reshape(len(values), size))
+    return values.astype(form).view(np.uint8).reshape(len(values), size)
 
 
 def numeric(values: Sequence[int]) -> Field | None:
@@ -72,15 +73,28 @@ def numeric(values: Sequence[int]) -> Field | None:
 
     All have as many digits: the server drops the zeros in front.
     """
+    digits = digits_of(values)
+    if digits is None:
+        return None
+    whole = np.empty((len(values), 4 + DIGITS), dtype=">u2")
+    whole[:, :4] = (DIGITS, DIGITS - 1, 0, 0)  # count, weight, sign, scale
+    whole[:, 4:] = digits
+    return whole.view(np.uint8).reshape(len(values), -1)
+
+
+def digits_of(values: Sequence[int]) -> npt.NDArray[np.uint16] | None:
+    """Return integers in base 10,000, `DIGITS` each; None when one is negative or too large."""
     if min(values, default=0) < 0 or max(values, default=0) >= _LIMIT:
         return None
+    digits = np.empty((len(values), DIGITS), dtype=">u2")
     high = np.array([value // _HALF for value in values], dtype=np.int64)
     low = np.array([value % _HALF for value in values], dtype=np.int64)
-    digits = np.empty((len(values), 4 + _DIGITS), dtype=">u2")
-    digits[:, :4] = (_DIGITS, _DIGITS - 1, 0, 0)  # count, weight, sign, scale
-    digits[:, 4:9] = high[:, None] // _POWERS % 10_000
-    digits[:, 9:] = low[:, None] // _POWERS[1:] % 10_000
-    return _with_length(digits.view(np.uint8).reshape(len(values), -1))
+    for part, first, after in ((high, 0, _LOW), (low, _LOW, DIGITS)):
+        for at in range(after - 1, first - 1, -1):
+            rest = part // 10_000  # by a constant, which is done without dividing
+            digits[:, at] = part - rest * 10_000
+            part = rest
+    return digits
 
 
 def fields_of(kinds: Sequence[str], columns: Sequence[Sequence[Any]]) -> list[Field] | None:
@@ -117,8 +131,7 @@ def _column(kind: str, values: Sequence[Any]) -> Field | None:
         if kind == "boolean":
             return boolean(np.array(values, dtype=np.uint8))
         if kind == "double precision":
-            doubles = np.array(values, dtype=">f8").view(np.uint8)
-            return _with_length(doubles.reshape(rows, 8))
+            return np.array(values, dtype=">f8").view(np.uint8).reshape(rows, 8)
         if kind == "uuid":
             plain = b"".join([value.bytes for value in values])
             return bytea(np.frombuffer(plain, np.uint8).reshape(rows, 16))
@@ -141,17 +154,20 @@ def _microseconds(values: Sequence[datetime]) -> list[int]:
 
 def laid_out(fields: Sequence[Field]) -> bytes:
     """Return the rows of these fields, without what begins and ends a COPY stream."""
-    rows = len(fields[0])
-    begin = np.frombuffer(struct.pack("!h", len(fields)), np.uint8)
-    return np.concatenate([np.broadcast_to(begin, (rows, 2)), *fields], axis=1).tobytes()
+    row = bytearray(struct.pack("!h", len(fields)))
+    places: list[int] = []
+    for field in fields:
+        size = field.shape[1]
+        row += struct.pack("!i", size)
+        places.append(len(row))
+        row += bytes(size)
+    rows = np.empty((len(fields[0]), len(row)), np.uint8)
+    rows[:] = np.frombuffer(row, np.uint8)
+    for place, field in zip(places, fields, strict=True):
+        rows[:, place : place + field.shape[1]] = field
+    return rows.tobytes()
 
 
 def rows_of(fields: Sequence[Field]) -> bytes:
     """Return the rows of these fields as one whole COPY stream."""
     return _HEADER + laid_out(fields) + _TRAILER
-
-
-def _with_length(values: npt.NDArray[np.uint8]) -> Field:
-    rows, size = values.shape
-    length = np.frombuffer(struct.pack("!i", size), np.uint8)
-    return np.concatenate([np.broadcast_to(length, (rows, 4)), values], axis=1)

@@ -9,9 +9,9 @@ block's receipts, whose own bloom has to be the header's, bit for bit: that is a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -19,7 +19,7 @@ from prometheus_client import Counter
 
 from causeway.base.errors import CausewayError, ChainBehind
 from causeway.chains.errors import BlockUnknown, RpcError, WrongAnswer
-from causeway.chains.evm.bloom import bloom_bits, bloom_of
+from causeway.chains.evm.bloom import bloom_bits, bloom_of, denied, places_in
 from causeway.chains.evm.wire import WireBlock, WireLog, WireReceipt
 from causeway.chains.protocol import Block, LogFilter
 
@@ -115,9 +115,7 @@ async def read_block(pool: ProviderPool, wanted: Sequence[LogFilter], block: Blo
                 block.number,
                 block.number,
             )
-        for number in logs:
-            logs[number] = in_order(number, logs[number], several=len(wanted) > 1)
-            _allowed(block, number, logs[number])
+        _settled(logs, {block.number: block}, several=len(wanted) > 1)
         checked[:] = [LogRange({block.number: block}, logs)]
 
     await pool.batch(calls, replies=[list[WireLog] | None] * len(calls), accept=fits)
@@ -173,13 +171,7 @@ def _check(
         if isinstance(one, CausewayError):
             return LogRange(headers, logs)  # raised by the caller, who may ask for less
         _sort_in(cast("list[WireLog] | None", one), logs, headers, first, last)
-    several = len(wanted) > 1
-    for number in logs:
-        of_block = logs[number]
-        logs[number] = in_order(number, of_block, several=several)
-    if len(numbers) > 1 or first == last:
-        for number, of_block in logs.items():
-            _allowed(headers[number], number, of_block)
+    _settled(logs, headers, several=len(wanted) > 1)
     return LogRange(dict(headers), {number: logs[number] for number in sorted(logs)})
 
 
@@ -220,7 +212,7 @@ def in_order(number: int, wires: list[WireLog], *, several: bool = False) -> lis
     questions, which may have found the same.
     """
     places = [int(wire.log_index, 16) for wire in wires]
-    if not several and all(a < b for a, b in itertools.pairwise(places)):
+    if not several and places == sorted(set(places)):
         return wires
     by_place: dict[int, WireLog] = {}
     for place, wire in zip(places, wires, strict=True):
@@ -230,32 +222,53 @@ def in_order(number: int, wires: list[WireLog], *, several: bool = False) -> lis
     return [by_place[place] for place in sorted(by_place)]
 
 
-def _allowed(header: Block, number: int, wires: list[WireLog]) -> None:
-    """Raise `WrongAnswer` when the block's bloom denies one of these logs."""
-    if header.logs_bloom is None:
-        return
-    items = {wire.address for wire in wires}
-    items.update(*[wire.topics for wire in wires])
-    known = _bits.get
-    mask = 0
-    for item in items:
-        mask |= known(item) or bits(item)
-    if mask & ~header.logs_bloom:
-        raise WrongAnswer("bloom_denies", f"block {number} cannot have one of the logs given")
+def _settled(
+    logs: dict[int, list[WireLog]], headers: Mapping[int, Block], *, several: bool
+) -> None:
+    """Put the logs of each block in order; raise `WrongAnswer` when its bloom denies one.
+
+    `several`: as `in_order` has it.
+    """
+    known = _remembered.__getitem__
+    blooms: list[Block] = []
+    items: list[list[bytes]] = []
+    for number, wires in logs.items():
+        wires = logs[number] = in_order(number, wires, several=several)
+        header = headers.get(number)
+        if header is None or header.logs_bloom is None:
+            continue
+        of_block = [known(address) for address in {wire.address for wire in wires}]
+        of_block += [known(topic) for wire in wires for topic in wire.topics]
+        blooms.append(header)
+        items.append(of_block)
+    at = denied([header.logs_bloom or 0 for header in blooms], items)
+    if at is not None:
+        raise WrongAnswer(
+            "bloom_denies", f"block {blooms[at].number} cannot have one of the logs given"
+        )
 
 
+#: More items than these are not remembered.
+_REMEMBERED = 200_000
+
+
+class _Places(dict[str, bytes]):
+    """Places in a bloom, by the address or topic as it comes over the wire."""
+
+    def __missing__(self, item: str) -> bytes:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        made = self[item] = places_in(bytes.fromhex(item[2:]))
+        return made
+
+
+_remembered = _Places()
+
+
+@lru_cache(maxsize=4096)
 def bits(item: str) -> int:
     """Return the bloom bits of an address or a topic as it comes over the wire."""
-    known = _bits.get(item)
-    if known is None:
-        if len(_bits) >= _REMEMBERED:
-            _bits.clear()
-        known = _bits[item] = bloom_bits(bytes.fromhex(item[2:]))
-    return known
-
-
-_REMEMBERED = 200_000
-_bits: dict[str, int] = {}
+    return bloom_bits(bytes.fromhex(item[2:]))
 
 
 def doubts(answer: LogRange, wanted: Sequence[LogFilter]) -> list[int]:
