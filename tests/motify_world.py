@@ -6,6 +6,9 @@ says so.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -200,3 +203,20 @@ async def running_motify(
         if worker:
             await stack.enter_async_context(working(installation))
         yield World(installation, node, contract, sandbox)
+
+
+@asynccontextmanager
+async def worker(fault: str = "") -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Run `causeway work motify` as a process of its own, with the environment of the test."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "causeway.cli", "work", "motify"),
+        env={**os.environ, "CAUSEWAY_FAULT": fault, "MOTIFY_LEASE_SECONDS": "2"},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()

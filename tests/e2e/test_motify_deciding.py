@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+from collections import Counter
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from causeway.apps.motify import explaining, ordering
+from causeway.auth.webhooks import check_standard_webhook
 from causeway.base.errors import Conflict, InvalidInput
 from causeway.runtime.process import working
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
 from tests.glisk_app import until
-from tests.motify_world import DAY, World, contributions, running_motify
+from tests.motify_world import DAY, World, contributions, running_motify, worker
+from tests.webhook_receiver import webhook_receiver
 
 ANN, BOB, CYD, DOT = (one.address.lower() for one in people(4))
 
@@ -261,3 +266,52 @@ async def test_challenges_without_people_and_those_of_before_are_archived(world:
     assert summaries[empty]["counts"] == {"participants": 0}
     assert summaries[old]["donation_minor_units"] == str(6 * USDC)
     assert not await world.rows("SELECT 1 FROM causeway.relayer_transactions")
+
+
+async def test_people_are_reminded_once_each_before_they_lose_money(
+    database_url: str, anvil: AnvilNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = await MotifyContract.deploy(anvil)
+    secret = "whsec_" + base64.b64encode(b"a secret of the tests").decode()
+    async with (
+        webhook_receiver() as told,
+        running_motify(
+            database_url,
+            anvil,
+            contract,
+            monkeypatch,
+            worker=False,
+            REMINDER_WEBHOOK_URL=told.url,
+            REMINDER_WEBHOOK_SECRET=secret,
+        ) as world,
+    ):
+        challenge, start, end = await world.challenge({ANN: USDC, BOB: USDC, CYD: USDC})
+        for name, wallet in (("bob", BOB), ("cyd", CYD)):
+            await world.connect_github(wallet, name)
+        world.sandbox.settings.github_contributions["bob"] = contributions(start, 6)
+        world.sandbox.settings.github_revoked = ("cyd",)
+
+        async def heard(kind: str, wallet: str) -> None:
+            async def condition() -> bool:
+                return (kind, wallet) in told.heard()
+
+            await until(condition, 30)
+
+        async with worker() as victim:
+            await world.mine(3)
+            await heard("not_connected", ANN)
+            await world.travel_to(start + 60)
+            await heard("credentials_rejected", CYD)
+            await world.travel_to(end - 3 * 3600)  # the seventh evening, with six days done
+            await heard("behind_today", BOB)
+            victim.kill()
+        # Killed and started again: nobody is told twice.
+        async with working(world.installation):
+            await world.travel_to(end + DAY)
+            await world.until_status(challenge, "archived", mining=True)
+            await heard("result_declared", ANN)
+            await heard("refund_claimable", BOB)
+        assert max(Counter(told.heard()).values()) == 1
+        assert ("not_connected", BOB) not in told.heard()
+        for headers, body in told.deliveries:
+            check_standard_webhook([SecretStr(secret)], headers, body, now=datetime.now(UTC))

@@ -6,14 +6,10 @@ archive says what the chain says. Counted on the chain, in the call data of what
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +25,7 @@ from causeway.runtime.process import working
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
 from tests.glisk_app import until
-from tests.motify_world import DAY, World, contributions, running_motify
+from tests.motify_world import DAY, World, contributions, running_motify, worker
 
 SOURCE = Path(__file__).parents[2] / "src" / "causeway"
 
@@ -100,23 +96,6 @@ async def declarations(world: World) -> Counter[str]:
         _, wallets, _ = decode(["uint256", "address[]", "uint256[]"], data[4:])
         found.update(str(wallet).lower() for wallet in wallets)
     return found
-
-
-@asynccontextmanager
-async def worker(fault: str = "") -> AsyncGenerator[asyncio.subprocess.Process]:
-    """Run `causeway work motify` as a process of its own, with the environment of the test."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "from causeway.cli import main; main()", "work", "motify"),
-        env={**os.environ, "CAUSEWAY_FAULT": fault, "MOTIFY_LEASE_SECONDS": "2"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 @pytest_asyncio.fixture

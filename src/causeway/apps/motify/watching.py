@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 #: Operators are told this long before the seven days run out, seconds.
 WARNINGS_S = (72 * 3600, 24 * 3600)
 _PAGE = 1000
+#: People are told this long before the start that they have connected nothing, seconds.
+_REMIND_AHEAD_S = 86_400
 
 
 async def watch(ctx: MotifyContext, lease: Lease | None = None) -> None:
@@ -44,6 +46,7 @@ async def watch(ctx: MotifyContext, lease: Lease | None = None) -> None:
     async with ctx.database.transaction() as session:
         ended = await _end(session, now)
         due = await _wake(session, ctx, now)
+        await _remind_unconnected(session, ctx, now)
         hurried = await _hurry(session, ctx, now)
     await _warn(ctx, now)
     await _time_out(ctx, now)
@@ -156,6 +159,36 @@ async def _end(session: AsyncSession, now: int) -> bool:
             {"ended": list(ended)},
         )
     return bool(ended)
+
+
+async def _remind_unconnected(session: AsyncSession, ctx: MotifyContext, now: int) -> None:
+    """Tell those whose challenge begins within a day that no account of theirs is connected."""
+    await session.execute(
+        text(
+            """
+            INSERT INTO motify.reminders (kind, settlement_key, wallet, body)
+            SELECT 'not_connected', c.chain_id || ':' || c.contract_address || ':'
+                    || c.challenge_id, p.participant_address,
+                jsonb_build_object('challenge_id', c.challenge_id::text,
+                    'provider', lower(btrim(c.api_type)), 'starts_at', c.start_time)
+            FROM motify.chain_challenges c JOIN motify.chain_participants p
+                USING (chain_id, contract_address, challenge_id)
+            WHERE c.chain_id = :chain AND c.contract_address = :contract
+                AND c.start_time > :now AND c.start_time - :ahead <= :now
+                AND lower(btrim(c.api_type)) IN ('github', 'wakatime')
+                AND NOT EXISTS (SELECT FROM causeway.connections k WHERE k.app = 'motify'
+                    AND k.provider = lower(btrim(c.api_type))
+                    AND k.subject = p.participant_address)
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {
+            "chain": ctx.settings.chain_id,
+            "contract": ctx.settings.contract,
+            "now": now,
+            "ahead": _REMIND_AHEAD_S,
+        },
+    )
 
 
 async def _wake(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:

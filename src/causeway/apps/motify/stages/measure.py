@@ -23,16 +23,19 @@ from causeway.apps.motify.context import MotifyContext
 from causeway.apps.motify.goals import Goal
 from causeway.apps.motify.models import Reading, Settlement
 from causeway.apps.motify.reading import NotRead, Read, read, utc_date
+from causeway.apps.motify.reminding import key_of, remind, remind_all
 from causeway.apps.motify.rules import goal_for
 from causeway.apps.motify.settings import MotifySettings
 from causeway.apps.motify.shares import Ratio
 from causeway.apps.motify.troubles import Trouble
 from causeway.base.faults import fault_point
 from causeway.base.ids import uuid7
-from causeway.pipelines.stage import Advance, Claim, Outcome, Retry
+from causeway.pipelines.stage import Advance, Claim, Outcome, Record, Retry
 
 #: The next day's reading is made this long after midnight UTC, in chain time.
 _AFTER_MIDNIGHT_S = 600
+#: A goal for each day is read once more at this time of day, while it can still be reached.
+_EVENING_S = 20 * 3600
 #: Readings between the end and the end of grace.
 _READINGS_IN_GRACE = 6
 #: Longest pause between two tries at a provider that is away, seconds.
@@ -117,6 +120,7 @@ def _read(
 
     async def record(session: AsyncSession) -> None:
         session.add(reading)
+        await _remind_behind(session, settlement, goal, row["wallet"], days, now)
 
     values: dict[str, Any] = _found(row, None, None)
     if is_better:
@@ -127,7 +131,8 @@ def _read(
         }
         best = ratio
     assert best is not None  # noqa: S101 (the type checker's sake)
-    again_at = next_reading(settings, settlement.end_time, now)
+    per_day = goal.day_target() is not None
+    again_at = next_reading(settings, settlement.end_time, now, per_day=per_day)
     if again_at is None or (best.is_whole and now >= settlement.end_time):
         return Advance(values=values, record=record)
     return Advance("resting", values={**values, "again_at": again_at}, record=record)
@@ -152,11 +157,45 @@ def _not_read(
         return Advance("waiting", values={**values, "next_at": _later(row, found, ctx.clock.now())})
     if found.trouble.is_theirs:
         again_at = next_reading(settings, end, now)
-        return Advance("resting", values={**values, "again_at": again_at})
+        record = None
+        if found.trouble is Trouble.REJECTED:
+            record = _reminding(settlement, row["wallet"])
+        return Advance("resting", values={**values, "again_at": again_at}, record=record)
     return Advance("waiting", values={**values, "next_at": _later(row, found, ctx.clock.now())})
 
 
-def next_reading(settings: MotifySettings, end_time: int, now: int) -> int | None:
+def _reminding(settlement: Settlement, wallet: str) -> Record:
+    async def record(session: AsyncSession) -> None:
+        await remind_all(session, "credentials_rejected", settlement, [wallet])
+
+    return record
+
+
+async def _remind_behind(
+    session: AsyncSession,
+    settlement: Settlement,
+    goal: Goal,
+    wallet: str,
+    days: Mapping[date, int],
+    now: int,
+) -> None:
+    """In the evening, tell who has not done what the day asks for."""
+    target, today = goal.day_target(), utc_date(now)
+    if target is None or now >= settlement.end_time or now % 86_400 < _EVENING_S:
+        return
+    if days.get(today, 0) < target:
+        body = {
+            "challenge_id": str(settlement.challenge_id),
+            "date": str(today),
+            "done": days.get(today, 0),
+            "goal": target,
+        }
+        await remind(session, "behind_today", f"{key_of(settlement)}:{today}", {wallet: body})
+
+
+def next_reading(
+    settings: MotifySettings, end_time: int, now: int, *, per_day: bool = False
+) -> int | None:
     """Return the chain time of the next reading; None when grace is over."""
     grace_end = settings.grace_end(end_time)
     if now >= grace_end:
@@ -164,8 +203,11 @@ def next_reading(settings: MotifySettings, end_time: int, now: int) -> int | Non
     if now >= end_time:
         step = max(1, settings.scoring_grace_seconds // _READINGS_IN_GRACE)
         return min(now + step, grace_end)
-    tomorrow = (now // 86_400 + 1) * 86_400 + _AFTER_MIDNIGHT_S
-    return min(tomorrow, end_time)
+    today = now // 86_400 * 86_400
+    moments = [today + 86_400 + _AFTER_MIDNIGHT_S, end_time]
+    if per_day and now < today + _EVENING_S:
+        moments.append(today + _EVENING_S)
+    return min(moments)
 
 
 def _later(row: Mapping[str, Any], found: NotRead, now: datetime) -> Any:
