@@ -1,0 +1,1 @@
+"""Starknet: field elements, contract ABIs, the chain, its accounts. Speaks RPC 0.10."""
