@@ -36,6 +36,11 @@ LEDGER = Abi.from_json(
             "name": "Drop",
             "inputs": [{"name": "key", "type": "uint256", "indexed": True}],
         },
+        {
+            "type": "event",
+            "name": "Made",
+            "inputs": [{"name": "child", "type": "address", "indexed": True}],
+        },
     ]
 )
 
@@ -54,6 +59,11 @@ def put(key: int, amount: int, note: str = "") -> str:
 def drop(key: int) -> str:
     """Return call data that emits `Drop`."""
     return _emit("Drop", key, b"")
+
+
+def made(child: str) -> str:
+    """Return call data that emits `Made`, of a contract's address."""
+    return _emit("Made", int(child, 16), b"")
 
 
 def _emit(event: str, key: int, data: bytes) -> str:

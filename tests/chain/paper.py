@@ -21,6 +21,9 @@ from causeway.chains.evm.bloom import bloom_bits
 CHAIN_ID = 77_001
 CONTRACT = "0x" + "c0" * 20
 OTHER = "0x" + "0f" * 20
+#: Makes the contracts after it.
+FACTORY = "0x" + "fa" * 20
+CHILDREN = tuple("0x" + f"c{number:x}" * 20 for number in range(1, 5))
 FIRST_TIME = 1_700_000_000
 _MANY = 10_000
 
@@ -203,6 +206,11 @@ class PaperChain:
                 return None if block is None else block.receipts
             case "eth_getLogs":
                 return []  # see above
+            case "debug_traceBlockByHash":
+                block = self._at(view, params[0])
+                if block is None:
+                    raise LookupError("block not found")
+                return [self._traced(one) for one in block.events]
             case _:
                 raise LookupError(f"the method {method} does not exist")
 
@@ -212,6 +220,11 @@ class PaperChain:
         if not whole:
             header["transactions"] = [one["hash"] for one in header["transactions"]]
         return header
+
+    @staticmethod
+    def _traced(event: Event) -> dict[str, Any]:
+        frame = {"type": "CALL", "from": "0x" + "a1" * 20, "to": event.address, "input": event.data}
+        return {"txHash": event.hash, "result": frame}
 
     def _at(self, view: list[PaperBlock], place: str) -> PaperBlock | None:
         if place in ("latest", "pending"):

@@ -34,10 +34,19 @@ from causeway.indexing.indexer import Indexer
 from causeway.indexing.models import Effect
 from causeway.indexing.outbox import Outbox
 from causeway.indexing.rows import Rows
-from causeway.indexing.source import BlockSource, EventTable, Fact, Source, Undone
+from causeway.indexing.source import BlockSource, EventTable, Fact, Factory, Source, Undone
 from causeway.store.engine import Database
-from tests.chain.ledger import LEDGER, Book, drop, put, settle
-from tests.chain.paper import CHAIN_ID, CONTRACT, OTHER, Event, PaperChain, served
+from tests.chain.ledger import LEDGER, Book, drop, made, put, settle
+from tests.chain.paper import (
+    CHAIN_ID,
+    CHILDREN,
+    CONTRACT,
+    FACTORY,
+    OTHER,
+    Event,
+    PaperChain,
+    served,
+)
 
 #: Blocks below the highest head that a story never replaces.
 DEEPEST = 10
@@ -49,7 +58,10 @@ SHELF = """
         PRIMARY KEY (number, place));
     CREATE TABLE {s}.plain (number bigint, place integer, key numeric(78, 0) NOT NULL,
         PRIMARY KEY (number, place));
-    CREATE TABLE {s}.blocks (number bigint PRIMARY KEY, hash text NOT NULL, txs text NOT NULL);
+    CREATE TABLE {s}.family (number bigint, place integer, child text NOT NULL,
+        amount numeric(78, 0) NOT NULL, PRIMARY KEY (number, place));
+    CREATE TABLE {s}.blocks (number bigint PRIMARY KEY, hash text NOT NULL, txs text NOT NULL,
+        calls text NOT NULL);
     CREATE TABLE {s}.told (key text, what text, UNIQUE (key, what));
 """
 
@@ -122,15 +134,34 @@ class Shelf:
             by_block={plain: "number"},
             outbox=Outbox(self.note("released"), self.note("undone"), self.note("restored")),
         )
+        family = Table(
+            "family",
+            metadata,
+            Column("number", BigInteger, primary_key=True),
+            Column("place", Integer, primary_key=True),
+            Column("child", Text, nullable=False),
+            Column("amount", Numeric(78, 0), nullable=False),
+        )
+        of_family = {"number": "@block_number", "place": "@log_index", "child": "@address"}
+        made_by_factory = Source(
+            name=f"{self.schema}.family",
+            chain="paper",
+            abi=LEDGER,
+            addresses=(),
+            factory=Factory((FACTORY,), "Made", "child"),
+            start_block=1,
+            tables={"Put": EventTable(family, of_family | {"amount": "amount"})},
+        )
         whole = BlockSource(
             name=f"{self.schema}.blocks",
             chain="paper",
             start_block=1,
             apply=self.keep_blocks,
             on_undone=self.undo_blocks,
+            traces=True,
             batch=3,
         )
-        return [events, whole]
+        return [events, whole, made_by_factory]
 
     def note(self, what: str) -> Callable[[AsyncSession, Sequence[Effect]], Awaitable[None]]:
         """Return what is called with effects that are released, undone or restored."""
@@ -151,11 +182,12 @@ class Shelf:
     async def keep_blocks(self, session: AsyncSession, blocks: Sequence[FullBlock]) -> None:
         for one in blocks:
             await session.execute(
-                sql(f"INSERT INTO {self.schema}.blocks VALUES (:number, :hash, :txs)"),
+                sql(f"INSERT INTO {self.schema}.blocks VALUES (:number, :hash, :txs, :calls)"),
                 {
                     "number": one.block.number,
                     "hash": one.block.hash,
                     "txs": ",".join(r.transaction_hash for r in one.receipts),
+                    "calls": ",".join(f.to or "" for f in one.traces if f is not None),
                 },
             )
 
@@ -169,7 +201,7 @@ class Shelf:
         """Return all rows, and which final effects were released."""
         found: list[tuple[Any, ...]] = []
         async with database.transaction() as session:
-            for table in ("puts", "plain", "blocks"):
+            for table in ("puts", "plain", "family", "blocks"):
                 rows = await session.execute(sql(f"SELECT * FROM {self.schema}.{table}"))
                 found += sorted((table, *row) for row in rows)
             told = await session.execute(
@@ -179,6 +211,11 @@ class Shelf:
                 )
             )
             return found + [tuple(row) for row in told]
+
+
+def child_of(event: Event) -> str | None:
+    """Return the contract that a factory's event tells of; None for another event."""
+    return "0x" + event.topics[1][-40:] if event.address == FACTORY else None
 
 
 class Story:
@@ -218,26 +255,50 @@ class Story:
             return self.chance.choice(self.events)
         self.number += 1
         key = self.chance.randrange(4)
-        call = drop(key) if self.chance.random() < 0.3 else put(key, self.number, "n" * key)
+        address = self.chance.choice((*[CONTRACT] * 5, OTHER, *[FACTORY] * 2, *CHILDREN))
+        if address == FACTORY:
+            call = made(self.chance.choice(CHILDREN))
+        elif self.chance.random() < 0.3:
+            call = drop(key)
+        else:
+            call = put(key, self.number, "n" * key)
         topics = ("0x" + call[2:66], "0x" + call[66:130])
-        address = OTHER if self.chance.random() < 0.2 else CONTRACT
-        made = Event("0x" + f"{self.number:064x}", topics, "0x" + call[130:], address)
-        self.events.append(made)
-        return made
+        event = Event("0x" + f"{self.number:064x}", topics, "0x" + call[130:], address)
+        self.events.append(event)
+        return event
 
     def grow(self, on: str, blocks: int) -> str:
-        """Mine blocks on a block; return the new head. No transaction is twice in a branch."""
-        mined = {event.hash for block in self.paper.branch(on) for event in block.events}
+        """Mine blocks on a block; return the new head.
+
+        No transaction is twice in a branch, and of a contract that has been called the factory
+        tells no more: what it did before counts only where it is read in the same range.
+        """
+        before = [event for block in self.paper.branch(on) for event in block.events]
+        mined = {event.hash for event in before}
+        there: set[str] = set()
+        strangers: set[str] = set()
+        for event in before:
+            self.meet(event, there, strangers)
         for _ in range(blocks):
             events: list[Event] = []
             for _ in range(self.chance.choice((0, 0, 1, 2, 3))):
                 event = self.event()
-                if event.hash not in mined:
+                if event.hash not in mined and child_of(event) not in strangers:
                     mined.add(event.hash)
+                    self.meet(event, there, strangers)
                     events.append(event)
             on = self.paper.mine(events, on=on).hash
         self.tips.append(on)
         return on
+
+    @staticmethod
+    def meet(event: Event, there: set[str], strangers: set[str]) -> None:
+        """Note which contracts the factory has made, and which did something without it."""
+        child = child_of(event)
+        if child is not None:
+            there.add(child)
+        elif event.address in CHILDREN and event.address not in there:
+            strangers.add(event.address)
 
     def lead(self, head: str) -> None:
         """Have all endpoints follow this head; what is deep below it is final from now on."""
@@ -371,9 +432,9 @@ async def forget(database: Database) -> None:
         for schema in ("book", "fresh_book"):
             await session.execute(sql(f"DELETE FROM {schema}.entries"))  # and their moves
         for schema in ("shelf", "fresh_shelf"):
-            for table in ("puts", "plain", "blocks", "told"):
+            for table in ("puts", "plain", "family", "blocks", "told"):
                 await session.execute(sql(f"DELETE FROM {schema}.{table}"))
-        for table in ("checkpoints", "blocks", "undo_log", "outbox"):
+        for table in ("checkpoints", "blocks", "undo_log", "outbox", "discovered"):
             await session.execute(sql(f"DELETE FROM causeway.{table}"))
 
 

@@ -265,7 +265,7 @@ class _Places(dict[str, bytes]):
 _remembered = _Places()
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def bits(item: str) -> int:
     """Return the bloom bits of an address or a topic as it comes over the wire."""
     return bloom_bits(bytes.fromhex(item[2:]))
