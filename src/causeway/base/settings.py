@@ -182,7 +182,7 @@ def _problems(kind: type[Settings], error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False, include_context=False):
         first = str(item["loc"][0]) if item["loc"] else ""
         name, field = _field_named(kind, first) if first else ("", None)
-        value = _given(name)
+        value = given(name)
         shown = "" if field is None or _is_secret(field) or value is None else _quoted(value)
         begins[name] = f"{name}{shown}: " if name else ""
         reason = item["msg"].removeprefix("Value error, ")
@@ -223,7 +223,7 @@ def _field_named(kind: type[Settings], name: str) -> tuple[str, FieldInfo | None
     for field_name, field in kind.model_fields.items():
         names = variable_names(field_name, field)
         if name.upper() in names or name == field_name:
-            set_here = [n for n in names if _given(n) is not None]
+            set_here = [n for n in names if given(n) is not None]
             return (set_here or names)[0], field
     return name.upper(), None
 
@@ -246,7 +246,8 @@ def _env_file() -> dict[str, str | None]:
     return {k.upper(): v for k, v in dotenv_values(".env").items()} if Path(".env").exists() else {}
 
 
-def _given(name: str) -> str | None:
+def given(name: str) -> str | None:
+    """Return a variable as it was written, in the environment or in `.env`; None when unset."""
     by_upper = {k.upper(): v for k, v in os.environ.items()}
     return by_upper.get(name) or _env_file().get(name)
 

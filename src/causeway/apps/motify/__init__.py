@@ -8,7 +8,7 @@ from causeway.apps.motify.checks import checks
 from causeway.apps.motify.cli import commands
 from causeway.apps.motify.context import Services
 from causeway.apps.motify.loops import loops, schedules
-from causeway.apps.motify.routes import health, oauth, wakatime
+from causeway.apps.motify.routes import challenges, health, jobs, oauth, stats, wakatime
 from causeway.apps.motify.services import chains, services, signers
 from causeway.apps.motify.settings import MotifySettings
 from causeway.apps.motify.sources import sources
@@ -21,7 +21,14 @@ app: App[MotifySettings, Services] = App(
     metadata=models.metadata,
     migrations="causeway.apps.motify:migrations",
     services=services,
-    routers=(health.router, oauth.router, wakatime.router),
+    routers=(
+        health.router,
+        oauth.router,
+        wakatime.router,
+        stats.router,
+        jobs.router,
+        challenges.router,
+    ),
     chains=chains,
     sources=sources,
     signers=signers,

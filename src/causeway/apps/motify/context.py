@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -42,6 +43,10 @@ class Services:
     connections: Connections | None = None
     #: The newest final block that was seen, and when (monotonic seconds).
     final: tuple[float, Block] | None = None
+    #: When accounts were tried for `readiness`, by provider and wallet (monotonic seconds).
+    tried: dict[tuple[str, str], deque[float]] = field(
+        default_factory=dict[tuple[str, str], deque[float]]
+    )
 
 
 MotifyContext = Context[MotifySettings, Services]
