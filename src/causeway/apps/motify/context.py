@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from causeway.app import Context, context_of
 from causeway.apps.motify.contract import Contract
+from causeway.apps.motify.outages import Outages
 from causeway.apps.motify.settings import MotifySettings
 from causeway.auth.bearer import check_admin
 from causeway.base.errors import ConfigurationError
@@ -41,6 +42,7 @@ class Services:
     #: Made from the database and the keys when they are first needed.
     keyring: Keyring | None = None
     connections: Connections | None = None
+    outages: Outages = field(default_factory=Outages)
     #: The newest final block that was seen, and when (monotonic seconds).
     final: tuple[float, Block] | None = None
     #: When accounts were tried for `readiness`, by provider and wallet (monotonic seconds).

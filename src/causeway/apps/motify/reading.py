@@ -7,7 +7,7 @@ the person's own, and everything else is asked again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -20,7 +20,13 @@ from causeway.apps.motify.counting import Count
 from causeway.apps.motify.goals import Goal, Provider
 from causeway.apps.motify.models import FarcasterAccount
 from causeway.apps.motify.troubles import Trouble
-from causeway.base.errors import CausewayError, ConfigurationError, TransientError
+from causeway.base.errors import (
+    CausewayError,
+    ConfigurationError,
+    ProviderUnavailable,
+    RateLimited,
+    TransientError,
+)
 from causeway.connections.credential import Credential
 from causeway.connections.errors import CredentialRefused, NoData, NotConnected
 from causeway.store.encryption import Undecryptable
@@ -34,6 +40,8 @@ class Read:
     asked: dict[str, Any]
     answered: Any = field(repr=False)
     count: Count = field(repr=False)
+    #: Whether the provider had been away: the others who wait for it need not wait longer.
+    is_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,25 +64,39 @@ async def read(
     days = [day for day in goal.days if day <= until]
     if not days:
         return NotRead(Trouble.NO_DATA, "the challenge has not begun")
+    outages, provider = ctx.services.outages, goal.provider
+    wait_s = outages.wait_s(provider, ctx.clock.monotonic())
+    if wait_s is not None:
+        return NotRead(Trouble.UNAVAILABLE, f"{provider.value} is away", wait_s)
     try:
-        if goal.provider is Provider.GITHUB:
-            return await _github(ctx, goal, wallet, days)
-        if goal.provider is Provider.WAKATIME:
-            return await _wakatime(ctx, goal, wallet, days, known)
-        return await _farcaster(ctx, goal, wallet)
-    except NotConnected as error:
-        return NotRead(Trouble.NO_CONNECTION, error.message)
-    except CredentialRefused as error:
-        return NotRead(Trouble.REJECTED, error.message)
-    except NoData as error:
-        return NotRead(Trouble.NO_DATA, error.message)
-    except (ConfigurationError, Undecryptable) as error:
-        return NotRead(Trouble.MISCONFIGURED, error.message)
-    except TransientError as error:
+        if provider is Provider.GITHUB:
+            found = await _github(ctx, goal, wallet, days)
+        elif provider is Provider.WAKATIME:
+            found = await _wakatime(ctx, goal, wallet, days, known)
+        else:
+            found = await _farcaster(ctx, goal, wallet)
+    except ProviderUnavailable as error:
+        outages.failed(provider, ctx.clock.monotonic())
         return NotRead(Trouble.UNAVAILABLE, error.message, error.retry_after_s)
     except CausewayError as error:
-        # An answer that nobody foresaw: theirs to mend, and no verdict on the person.
-        return NotRead(Trouble.UNAVAILABLE, error.message)
+        if isinstance(error, CredentialRefused | NoData | RateLimited):
+            outages.answered(provider)
+        return _not_read(error)
+    return replace(found, is_back=outages.answered(provider))
+
+
+def _not_read(error: CausewayError) -> NotRead:
+    if isinstance(error, NotConnected):
+        return NotRead(Trouble.NO_CONNECTION, error.message)
+    if isinstance(error, CredentialRefused):
+        return NotRead(Trouble.REJECTED, error.message)
+    if isinstance(error, NoData):
+        return NotRead(Trouble.NO_DATA, error.message)
+    if isinstance(error, ConfigurationError | Undecryptable):
+        return NotRead(Trouble.MISCONFIGURED, error.message)
+    # An answer that nobody foresaw is theirs to mend, and no verdict on the person, either.
+    retry_after_s = error.retry_after_s if isinstance(error, TransientError) else None
+    return NotRead(Trouble.UNAVAILABLE, error.message, retry_after_s)
 
 
 async def _github(ctx: MotifyContext, goal: Goal, wallet: str, days: list[date]) -> Read:

@@ -14,13 +14,13 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import counting
 from causeway.apps.motify.chain_time import final_block, seconds
 from causeway.apps.motify.context import MotifyContext
-from causeway.apps.motify.goals import Goal
+from causeway.apps.motify.goals import Goal, Provider
 from causeway.apps.motify.models import Reading, Settlement
 from causeway.apps.motify.reading import NotRead, Read, read, utc_date
 from causeway.apps.motify.reminding import key_of, remind, remind_all
@@ -120,6 +120,8 @@ def _read(
 
     async def record(session: AsyncSession) -> None:
         session.add(reading)
+        if found.is_back:
+            await _hurry(session, goal.provider)
         await _remind_behind(session, settlement, goal, row["wallet"], days, now)
 
     values: dict[str, Any] = _found(row, None, None)
@@ -162,6 +164,18 @@ def _not_read(
             record = _reminding(settlement, row["wallet"])
         return Advance("resting", values={**values, "again_at": again_at}, record=record)
     return Advance("waiting", values={**values, "next_at": _later(row, found, ctx.clock.now())})
+
+
+async def _hurry(session: AsyncSession, provider: Provider) -> None:
+    """Have everybody read now who waits for a provider that is back."""
+    await session.execute(
+        text(
+            "UPDATE motify.scores s SET next_at = NULL FROM motify.settlements c "
+            "WHERE s.settlement_id = c.id AND s.status = 'waiting' AND s.next_at IS NOT NULL "
+            "AND lower(btrim(c.api_type)) = :provider"
+        ),
+        {"provider": provider.value},
+    )
 
 
 def _reminding(settlement: Settlement, wallet: str) -> Record:
