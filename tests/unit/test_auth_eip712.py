@@ -231,6 +231,7 @@ def test_every_wrong_field_is_named_with_its_path() -> None:
     [
         ({"A": [("b", "B")]}, "not a type: 'B'"),
         ({"A": [("b", "uint7")]}, "not a type"),
+        ({"A": [("b", "uint12")]}, "not a type"),
         ({"A": [("b", "uint264")]}, "not a type"),
         ({"A": [("b", "bytes33")]}, "not a type"),
         ({"A": [("b", "uint")]}, "not a type"),

@@ -107,6 +107,7 @@ async def test_what_no_key_signed_may_be_a_contracts_and_cannot_be_told_alone(
         SIGNATURE[2:],
         SIGNATURE[:-1],
         SIGNATURE + "zz",
+        SIGNATURE[:10] + "  " + SIGNATURE[10:],
         "0x" + "00" * 20_000,
         b"\0" * 20_000,
         "0x" + "6492" * 16,
@@ -171,3 +172,12 @@ def test_the_library_and_python_recover_the_same_keys(
     assert address == recover_address(digest, r_and_s + bytes((parity,)))
     if not (0 < r < ORDER and 0 < s <= ORDER // 2):
         assert address is None
+
+
+def test_an_r_above_the_order_is_nobodys() -> None:
+    """With v 29 or 30 the x of the point would be r plus the order: ecrecover knows no such v."""
+    digest = bytes.fromhex(DIGEST)
+    for r in range(1, 40):
+        r_and_s = r.to_bytes(32, "big") + b"\1" * 32
+        for v in (2, 3, 29, 30):
+            assert recover_address(digest, r_and_s + bytes((v,))) is None
