@@ -60,12 +60,14 @@ _err = Console(stderr=True)
 class Ill:
     """A provider before a node, well until `fault` is set."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, chain_id: int) -> None:
         self.url = ""
         self.fault: str | None = None
+        self.requests = 0
         #: The newest block it has when it is stale, and the last true one when it is forked.
         self.at = 0
         self._target = target
+        self._chain_id = chain_id
         self.http: aiohttp.ClientSession | None = None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -73,6 +75,7 @@ class Ill:
         if self.http is None or request.transport is None:
             raise RuntimeError("the provider does not run")
         sent = await request.read()
+        self.requests += 1
         match self.fault:
             case "hang":
                 await asyncio.sleep(3600)
@@ -112,7 +115,7 @@ class Ill:
             return orjson.dumps(other_fork(orjson.loads(body), self.at))
         if self.fault == "wrong_chain":
             found = orjson.dumps(other_fork(orjson.loads(body), -1))
-            return found.replace(hex(CHAIN_ID).encode(), b"0x1")
+            return found.replace(hex(self._chain_id).encode(), b"0x1")
         asked: Any = orjson.loads(sent)
         said: Any = orjson.loads(body)
         calls = cast("list[dict[str, Any]]", asked if isinstance(asked, list) else [asked])
@@ -129,9 +132,9 @@ class Ill:
 
 
 @asynccontextmanager
-async def ill(target: str) -> AsyncGenerator[Ill]:
+async def ill(target: str, chain_id: int = CHAIN_ID) -> AsyncGenerator[Ill]:
     """Run a provider before the node."""
-    provider = Ill(target)
+    provider = Ill(target, chain_id)
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/", provider.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -141,8 +144,10 @@ async def ill(target: str) -> AsyncGenerator[Ill]:
         await site.start()
         host, port = runner.addresses[0][:2]
         provider.url = f"http://{host}:{port}/"
-        yield provider
-        await runner.cleanup()
+        try:
+            yield provider
+        finally:
+            await runner.cleanup()
 
 
 async def run() -> dict[str, Any]:

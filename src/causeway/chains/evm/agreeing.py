@@ -29,6 +29,9 @@ class AgreedHeads:
     def __init__(self, pool: ProviderPool) -> None:
         self._pool = pool
         self._compared_at = float("-inf")
+        #: The newest block that was read with its logs, proved complete: who does not have it
+        #: contradicts more than somebody's word.
+        self.proved: Block | None = None
 
     def due(self) -> bool:
         """Say whether there are several endpoints and it is time to compare them."""
@@ -57,32 +60,34 @@ class AgreedHeads:
             raise ProviderUnavailable("no endpoint has a newest block and those below it")
         before = self._pool.agreement
         trusted = before.named_by if before else next(iter(heads))
-        found = agree(heads, trusted=trusted)
-        if found.undecided and before is not None:
-            trusted = await self._faithful(heads, before.head) or trusted
-            found = agree(heads, trusted=trusted)
-        found = await self._further_apart(found, heads, trusted)
+        found = await self._further_apart(agree(heads, trusted=trusted), heads, trusted)
+        if found.undecided:
+            known = [one for one in (self.proved, before.head if before else None) if one]
+            faithful = await self._faithful(heads, known)
+            if faithful in found.forked:
+                found = _believing(faithful, found, heads)
         self._pool.agreed(found)
         self._compared_at = self._pool.clock.monotonic()
         return headers_in(calls, said[found.named_by])
 
-    async def _faithful(self, heads: Mapping[str, Block], agreed: Block) -> str | None:
-        """Return who alone still has the head that was agreed on before; None if not just one.
+    async def _faithful(self, heads: Mapping[str, Block], known: Sequence[Block]) -> str | None:
+        """Return who alone has one of these blocks, the first that tells; None if none does.
 
-        One of two that contradict each other has left the chain that both were on.
+        One of two that contradict each other has left the chain that was read and agreed on.
         """
-        call: Call = ("eth_getBlockByNumber", (hex(agreed.number), False))
-        have: list[str] = []
+        calls: list[Call] = [("eth_getBlockByNumber", (hex(one.number), False)) for one in known]
+        have: list[list[str]] = [[] for _ in known]
         for endpoint in self._pool.endpoints:
-            if endpoint.name not in heads:
+            if endpoint.name not in heads or not known:
                 continue
             try:
-                (said,) = await self._pool.of_one(endpoint, [call], [WireBlock | None])
+                said = await self._pool.of_one(endpoint, calls, [WireBlock | None] * len(calls))
             except CausewayError:
                 continue
-            if isinstance(said, WireBlock) and said.block().hash == agreed.hash:
-                have.append(endpoint.name)
-        return have[0] if len(have) == 1 else None
+            for names, one, there in zip(have, known, said, strict=True):
+                if isinstance(there, WireBlock) and there.block().hash == one.hash:
+                    names.append(endpoint.name)
+        return next((names[0] for names in have if len(names) == 1), None)
 
     def _saw(self, endpoint: Endpoint, head: Block) -> None:
         endpoint.head, endpoint.head_at = head, self._pool.clock.monotonic()
@@ -123,6 +128,15 @@ class AgreedHeads:
             found.undecided or len(other) == len(same) + 1,
             found.lags,
         )
+
+
+def _believing(name: str, found: Agreement, heads: Mapping[str, Block]) -> Agreement:
+    """Return what the heads amount to when one that was outvoted or outrun is right after all."""
+    others = frozenset(heads) - found.forked
+    right = agree({one: heads[one] for one in found.forked}, trusted=name)
+    lags = {one: max(0, right.head.number - heads[one].number) for one in heads}
+    forked = right.forked | others
+    return Agreement(right.head, right.named_by, right.confirmed, forked, True, lags)
 
 
 def coherent(calls: Sequence[Call], outcomes: Sequence[object], latest: int) -> bool:

@@ -189,13 +189,20 @@ class EvmChain:
         every_header: bool = True,
     ) -> LogRange:
         """Return the logs of a range with its headers, proved complete; see `ranges.read_range`."""
-        return await read_range(
-            self.pool, wanted, first, last, last_hash=last_hash, every_header=every_header
+        return self._note(
+            await read_range(
+                self.pool, wanted, first, last, last_hash=last_hash, every_header=every_header
+            )
         )
 
     async def read_block(self, wanted: Sequence[LogFilter], block: Block) -> LogRange:
         """Return the logs of a block whose header is known; see `ranges.read_block`."""
-        return await read_block(self.pool, wanted, block)
+        return self._note(await read_block(self.pool, wanted, block))
+
+    def _note(self, found: LogRange) -> LogRange:
+        if found.proved:
+            self._heads.proved = found.headers[max(found.headers)]
+        return found
 
     # State
 
