@@ -13,6 +13,7 @@ from causeway.apps.wisp.domain.fixes import Fix
 from causeway.apps.wisp.domain.geodesy import Plane
 from causeway.apps.wisp.domain.ghost import Ghost
 from causeway.apps.wisp.domain.route import Route
+from causeway.apps.wisp.domain.track import Track
 
 Floats = NDArray[np.float64]
 
@@ -137,6 +138,14 @@ def run(
         for at, a, b, m in zip(t, lat, lng, counted, strict=True)
     ]
     return Run(t, s, fixes)
+
+
+def track_of(way: Way, speed_mps: float, *, sigma_m: float, seed: int = 1) -> Track:
+    """What a device records of an even run of a whole way, with noise that lasts 10 s."""
+    s = np.append(np.arange(0.0, way.length_m, speed_mps), way.length_m)
+    seen = way.at(s) + noise(len(s), sigma_m, 10.0, np.random.default_rng(seed))
+    lat, lng = PLACE.unproject(seen)
+    return Track.of(s / speed_mps, {"lat": lat, "lng": lng})
 
 
 def route_of(way: Way) -> Route:

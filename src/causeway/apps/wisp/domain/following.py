@@ -28,6 +28,8 @@ START_M = 50.0
 LOST_S = 10.0
 #: On return one may have advanced so much of what was covered, plus so many metres.
 REJOIN_SHARE, REJOIN_M = 1.1, 50.0
+#: A fix is at the finish within this distance, or its error.
+FINISH_FIX_M = 20.0
 #: Less than this is not skipped but badly seen, metres.
 SKIPPED_M = 20.0
 #: What progress gains on what was covered is looked at over so long, every so often, seconds.
@@ -52,6 +54,7 @@ class Follower:
         "_misfit_since",
         "_reckoned_m",
         "_seen_at",
+        "_sigma",
         "_xy",
         "begun",
         "odometer",
@@ -66,7 +69,7 @@ class Follower:
         self.odometer = odometer
         self.progress = Progress(route)
         self._first: tuple[float, float] | None = None
-        self._xy = (math.inf, math.inf)
+        self._xy, self._sigma = (math.inf, math.inf), 0.0
         #: When the filter last took a fix in, and what was covered then.
         self._seen_at = self._covered_at = 0.0
         #: What the device counted since, without a fix.
@@ -98,10 +101,11 @@ class Follower:
         return self._covered_at if self._left is None else self._left[1]
 
     @property
-    def finish_m(self) -> float:
-        """How far the last fix is from the end of the route, metres."""
+    def is_at_end(self) -> bool:
+        """Whether the last fix is at the end of the route, as far as it can tell."""
         end = self.route.xy[self.route.cell(self.route.length_m)]
-        return math.hypot(self._xy[0] - end[0], self._xy[1] - end[1])
+        apart = math.hypot(self._xy[0] - end[0], self._xy[1] - end[1])
+        return apart <= max(FINISH_FIX_M, self._sigma)
 
     def is_off_route(self, t: float) -> bool:
         """Tell whether the runner has been too far from the route for long enough."""
@@ -139,7 +143,7 @@ class Follower:
 
     def add(self, t: float, x: float, y: float, sigma: float, *, has_counter: bool) -> None:
         """Take in a fix that the odometer has taken in, and which may err by sigma."""
-        self._xy = (x, y)
+        self._xy, self._sigma = (x, y), sigma
         if self._first is None:
             self._first = (x, y)
         if not self.begun:
@@ -154,7 +158,7 @@ class Follower:
                 found = self._find_after_silence(dt, x, y, sigma, within, has_counter)
                 self._leads.clear()
             if found and self._fits(t, x, y, sigma):
-                self._saw(t)
+                self._saw(t, sigma)
                 return
             self.leave()
         if self._left is not None:
@@ -171,7 +175,7 @@ class Follower:
             self._misfit_since = t
         return t - self._misfit_since < MISFIT_S
 
-    def _saw(self, t: float) -> None:
+    def _saw(self, t: float, sigma: float) -> None:
         """Note that the runner was found, and what he gained on what he covered."""
         self._seen_at = t
         self._reckoned_m = 0.0
@@ -179,12 +183,13 @@ class Follower:
         leads = self._leads
         if leads and t - leads[-1][0] < LEADS_EVERY_S:
             return
-        lead = self.progress.s - REJOIN_SHARE * covered
+        lead = self.progress.s * self.route.evenness - REJOIN_SHARE * covered
         while leads and t - leads[0][0] > LEADS_KEPT_S:
             leads.popleft()
         leads.append((t, lead))
         gained = lead - min(leads, key=itemgetter(1))[1]
-        if gained > REJOIN_M:
+        # Fixes that err far make progress jump, and fall behind again.
+        if gained > REJOIN_M + 3 * sigma:
             self.shortcut_m += gained
             leads.clear()
 
@@ -196,7 +201,7 @@ class Follower:
         ):
             self.begun = True
             self.off_since = None
-            self._saw(t)
+            self._saw(t, sigma)
         elif self.off_since is None:
             self.off_since = t
 
@@ -233,14 +238,15 @@ class Follower:
         left_covered: float,
     ) -> None:
         """Look for the runner between where he left and where he can have got."""
+        evenness = self.route.evenness
         covered = self.odometer.covered_m - left_covered
         if self.progress.restart(
             x,
             y,
             sigma,
             first_m=left_s - 10,
-            last_m=left_s + REJOIN_SHARE * covered + REJOIN_M,
-            expected_m=left_s + covered,
+            last_m=left_s + (REJOIN_SHARE * covered + REJOIN_M) / evenness,
+            expected_m=left_s + covered / evenness,
             spread_m=10.0 + 0.3 * covered,
             within_m=within,
         ):
@@ -248,8 +254,8 @@ class Follower:
             self._misfit_since = None
             self.off_since = None
             self._leads.clear()
-            self._saw(t)
-            skipped = self.progress.s - left_s - covered
+            self._saw(t, sigma)
+            skipped = (self.progress.s - left_s) * evenness - covered
             if skipped > SKIPPED_M:
                 self.shortcut_m += skipped
         elif self.route.distance_m(x, y, left_s - WALKED_BACK_M, left_s) <= within:

@@ -32,8 +32,9 @@ MILE_M = 1609.344
 LEAD_S, LEAD_M = 3.0, 5.0
 #: Off the route for so long, a race that may change its mode does, seconds.
 MODE_CHANGE_S = 60.0
-#: Who stops this near to the finish has finished: metres by the filter, or by a fix.
-FINISH_M, FINISH_FIX_M = 5.0, 20.0
+#: Who stops this near to the finish has finished, by the filter; or by a fix at the finish, within
+#: the last part of the length.
+FINISH_M, FINISH_SHARE = 5.0, 0.05
 #: The pace of late is that of so many seconds; below so many metres there is none.
 PACE_S, PACE_M = 60.0, 20.0
 #: A result that skipped a larger share of the length than this is not won.
@@ -236,10 +237,11 @@ class Race:
     @property
     def is_at_finish(self) -> bool:
         """Whether a runner who stops now has finished."""
-        left = self.length_m - self._s
-        if self.mode != "route" or self._follower is None or left <= FINISH_M:
+        left, follower = self.length_m - self._s, self._follower
+        if self.mode != "route" or follower is None or left <= FINISH_M:
             return left <= FINISH_M
-        return left <= FINISH_FIX_M and self._follower.finish_m <= FINISH_FIX_M
+        # A loop ends where it starts: a fix says something only when the filter is nearly there.
+        return left <= FINISH_SHARE * self.length_m and follower.is_at_end
 
     def ghost_place(self) -> tuple[float, float] | None:
         """Return latitude and longitude of the ghost; None when it has no way."""

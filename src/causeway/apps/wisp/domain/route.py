@@ -23,6 +23,8 @@ LEAD_M = 80.0
 LOOP_M = 60.0
 #: Over how many metres before a cell its way is taken.
 LAG_M = 20.0
+#: Jitter is what goes within so many metres.
+EVEN_M = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Route:
     #: The way of the last `LAG_M` metres before each cell, per metre: (x, y, x^2 + y^2).
     ways: Floats
     is_loop: bool
+    #: What is left of the length when the jitter of its fixes is smoothed away, 0..1: who runs this
+    #: way covers no more than that.
+    evenness: float
 
     @classmethod
     def of(cls, lat: Floats, lng: Floats, s: Floats | None = None) -> Route:
@@ -82,7 +87,7 @@ class Route:
         behind = np.maximum(np.arange(len(xy)) - round(LAG_M / STEP_M), 0)
         way = (xy - xy[behind]) / LAG_M
         ways = np.column_stack((way, np.einsum("ij,ij->i", way, way)))
-        return cls(length_m, plane, xy, terms, ways, is_loop)
+        return cls(length_m, plane, xy, terms, ways, is_loop, _evenness(xy))
 
     def cell(self, s: float) -> int:
         """Return the grid's cell at `s` metres along, or the nearest there is."""
@@ -103,6 +108,20 @@ class Route:
         y = self.xy[i, 1] + part * (self.xy[i + 1, 1] - self.xy[i, 1])
         lat, lng = self.plane.unproject(np.array([[x, y]]))
         return float(lat[0]), float(lng[0])
+
+
+def _evenness(xy: Floats) -> float:
+    """Return the length of a line of cells smoothed over `EVEN_M` metres, as a share of its own."""
+    width = round(EVEN_M / STEP_M)
+    if len(xy) <= 2 * width:
+        return 1.0
+    sums = np.cumsum(np.vstack((np.zeros((1, 2)), xy)), axis=0)
+    smooth = (sums[width:] - sums[:-width]) / width
+    # The smoothed line is shorter at its ends, too: it is compared with what it was made from.
+    left = width // 2
+    own = xy[left : left + len(smooth)]
+    lengths = [float(np.hypot(*np.diff(line, axis=0).T).sum()) for line in (smooth, own)]
+    return min(1.0, lengths[0] / max(lengths[1], 1e-9))
 
 
 def _direction(points: Floats, along: Floats, start: float, end: float) -> Floats:
