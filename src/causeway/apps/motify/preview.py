@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
 from sqlalchemy import select
 from sqlalchemy.orm import load_only
 
@@ -61,6 +64,14 @@ class Item:
     reason: str | None = None
     #: Of a frozen challenge.
     batch_no: int | None = None
+
+
+class _SimulatedCall(msgspec.Struct, rename="camel"):
+    return_data: str
+
+
+class _SimulatedBlock(msgspec.Struct):
+    calls: list[_SimulatedCall]
 
 
 @dataclass
@@ -282,6 +293,7 @@ async def _simulation(
     except CausewayError as error:
         return {"ok": None, "error": error.message}
     declared = [item for item in items if item.share is not None]
+    after = await _after(contract, owner, challenge.id, [call["data"] for call in calls])
     refund = sum(i.share.bps.refund(i.person.stake) for i in declared if i.share)
     donation = sum(i.share.bps.donation(i.person.stake) for i in declared if i.share)
     return {
@@ -295,6 +307,7 @@ async def _simulation(
             "donation_of_all_minor_units": str(challenge.total_donation + donation),
             "left_undeclared": len(challenge.undeclared) - len(declared),
         },
+        "on_chain_then": after,
     }
 
 
@@ -306,3 +319,36 @@ async def _try(contract: Contract, owner: str, challenge_id: int, chunk: Chunk) 
     except TransactionReverted as error:
         return call | {"ok": False, "revert": contract.abi.explain(error).message}
     return call | {"ok": True, "gas": gas}
+
+
+async def _after(
+    contract: Contract, owner: str, challenge_id: int, data: Sequence[str]
+) -> dict[str, str] | None:
+    """Return the contract's own sums after all transactions; None where no node can tell.
+
+    By `eth_simulateV1`, which runs calls one after the other and keeps nothing; not every node
+    has it.
+    """
+    reading = contract.abi.function("challenges")
+    asked = "0x" + contract.abi.encode("challenges", challenge_id).hex()
+    # A block for each: together they may need more gas than one block has.
+    blocks = [
+        {"calls": [{"from": owner, "to": contract.address, "data": one}]} for one in (*data, asked)
+    ]
+    try:
+        answer = await contract.chain.pool.call(
+            "eth_simulateV1",
+            ({"blockStateCalls": blocks, "validation": False}, "latest"),
+            reply=list[_SimulatedBlock],
+        )
+        output = bytes.fromhex(answer[-1].calls[0].return_data.removeprefix("0x"))
+        # What people wrote is bytes: not all of it is text.
+        kinds = [one.type.replace("string", "bytes") for one in reading.outputs]
+        values: Any = decode(kinds, output)
+    except (CausewayError, DecodingError, ValueError, IndexError):
+        return None
+    found = dict(zip((one.name for one in reading.outputs), values, strict=True))
+    return {
+        "donation_of_all_minor_units": str(found["totalDonationAmount"]),
+        "declared_participants": str(found["declaredParticipants"]),
+    }
