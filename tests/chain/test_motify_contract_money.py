@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from causeway.base.errors import CausewayError
 from causeway.sandbox.anvil import AnvilNode, DevAccount
 from causeway.sandbox.motify_chain import MOTIFY, TIMEOUT_S, USDC, MotifyContract, people
-from tests.chain.motify import ADA, BEN, CLEO, CROWD, DAY_S, Round, began, ended, reason, topic
+from tests.chain.motify import ADA, BEN, CLEO, CROWD, DAN, DAY_S, Round, began, ended, reason, topic
 
 #: What the smallest unit of USDC is worth, in the smallest units of MOTIFY.
 RATE = 10**16
@@ -172,18 +172,22 @@ async def test_everybody_may_take_everything_back_when_nothing_was_declared(
 async def test_challenges_do_not_pay_for_one_another(motify_contract: MotifyContract) -> None:
     contract = motify_contract
     one = await ended(contract, ADA, BEN)
-    two = await began(contract, {CLEO: 40 * USDC})
+    two = await began(contract, {CLEO: 40 * USDC, DAN: 20 * USDC})
     await contract.declare(one.id, {ADA.address: 10_000, BEN.address: 0})
     await contract.finalize(one.id)
     await contract.claim(one.id, [ADA.address])
+    assert await contract.call("collectedFees") == 500_000
     assert await reason(contract, ADA, "claimRefund", two.id) == "Challenge not finalized"
     await contract.travel_to(two.end)
-    await contract.declare(two.id, {CLEO.address: 10_000})
+    await contract.declare(two.id, {CLEO.address: 10_000, DAN.address: 0})
     await contract.finalize(two.id)
     await contract.claim(two.id, [CLEO.address])
     assert await usdc(contract, CLEO.address) == 40 * USDC
-    # Half a dollar of fees, and half a dollar behind Ada's tokens.
-    assert await usdc(contract, contract.address) == USDC
+    # The fees of both add up, and the other halves are behind the tokens of both.
+    assert await contract.call("collectedFees") == 1_500_000
+    assert await motify(contract, ADA.address) == 5_000 * MOTIFY
+    assert await motify(contract, CLEO.address) == 10_000 * MOTIFY
+    assert await usdc(contract, contract.address) == 3 * USDC
 
 
 async def test_declaring_costs_what_the_published_contract_costs(
