@@ -97,6 +97,7 @@ for (const { path, name, made, settings } of [
 
 const leftovers = existsSync(join(here, "build"))
   ? readdirSync(join(here, "build"))
+      .filter((name) => name.endsWith(".json")) // folders are other compilers'
       .map((name) => join(here, "build", name))
       .filter((path) => !results.has(path))
   : [];
