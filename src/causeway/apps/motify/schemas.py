@@ -29,7 +29,8 @@ Wallet = Annotated[str, AfterValidator(_wallet)]
 #: Unix seconds, as they stand in a signed message.
 Timestamp = Annotated[int, Query(ge=0, lt=2**53)]
 Signature = Annotated[str, Query(description="hex, of the message that the endpoint names")]
-ChallengeId = Annotated[int, Path(ge=0, lt=2**256)]
+#: They count up from 0: what a `bigint` cannot hold is nobody's.
+ChallengeId = Annotated[int, Path(ge=0, lt=2**63)]
 
 
 class ProviderNotSupported(PermanentError):

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError
 
 from causeway.apps.motify import preview, processing
 from causeway.apps.motify.context import Ctx
@@ -50,7 +50,7 @@ class JobRoute(APIRoute):
                 return _error(422, told)
             except CausewayError as error:
                 return _error(status_of(error), error.message)
-            except DBAPIError as error:
+            except OperationalError as error:
                 log.error("job_without_database", error=error)
                 return _error(500, "the database does not answer")
             except Exception as error:
