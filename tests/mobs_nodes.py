@@ -22,8 +22,11 @@ class Node:
     clock: Any
     how: str = "well"
     height: int = 1000
-    #: Makes other blocks of the same numbers, above 900.
+    #: Makes other blocks of the same numbers, above `common`.
     branch: int = 0
+    common: int = 900
+    #: What of the receipts it gives is not true: `gas` or `status`.
+    alters: str = ""
     traces: str = "real"
     url: str = ""
     calls: list[str] = field(default_factory=list[str])
@@ -38,16 +41,34 @@ class Node:
         age_s = 3600 if self.how == "stale" else (self.height - number) * 2
         transaction = "0x" + hashlib.sha256(f"tx {number}".encode()).hexdigest()
         sent = {"hash": transaction, "from": "0x" + "01" * 20, "gas": "0x1", "value": "0x0"}
+        branch = self.branch if number > self.common else 0
         return {
             "number": hex(number),
-            "hash": "0x"
-            + hashlib.sha256(f"{number} {self.branch if number > 900 else 0}".encode()).hexdigest(),
+            "hash": "0x" + hashlib.sha256(f"{number} {branch}".encode()).hexdigest(),
             "parentHash": "0x" + "00" * 32,
             "timestamp": hex(self.clock.at - age_s),
             "gasLimit": "0x1",
             "gasUsed": "0x1",
             "transactions": [sent | {"input": "0x"}] if whole else [transaction],
         }
+
+    def receipts(self, number: int) -> list[dict[str, Any]] | None:
+        """Return the receipts of a block."""
+        block = self.block(number, whole=False)
+        if block is None:
+            return None
+        return [
+            {
+                "transactionHash": block["transactions"][0],
+                "transactionIndex": "0x0",
+                "blockHash": block["hash"],
+                "blockNumber": block["number"],
+                "gasUsed": "0x2" if self.alters == "gas" else "0x1",
+                "cumulativeGasUsed": "0x1",
+                "status": "0x0" if self.alters == "status" else "0x1",
+                "logs": [],
+            }
+        ]
 
     def answer(self, call: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one call."""
@@ -65,7 +86,9 @@ class Node:
                 depth = {"safe": 10, "finalized": 20}.get(tag, 0)
                 number = self.height - depth if not tag.startswith("0x") else int(tag, 16)
                 result = self.block(number, whole=params[1])
-            case "eth_getBlockReceipts" | "debug_traceBlockByNumber":
+            case "eth_getBlockReceipts":
+                result = self.receipts(int(params[0], 16))
+            case "debug_traceBlockByNumber":
                 result = [{}]
             case "eth_syncing":
                 result = False

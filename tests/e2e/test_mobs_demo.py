@@ -36,6 +36,22 @@ async def test_a_liar_names_other_hashes_for_its_newest_blocks_only(anvil: Anvil
         assert (await block(http, proxy.url, "0x7"))["parentHash"] == told["hash"]
 
 
+async def test_a_liar_alters_the_first_receipt_of_a_block(anvil: AnvilNode) -> None:
+    send = {"from": anvil.accounts[0].address, "to": "0x" + "11" * 20, "value": "0x1"}
+    await anvil.rpc("evm_setAutomine", False)
+    await anvil.rpc("eth_sendTransaction", send)
+    await anvil.mine(1)
+    height = await anvil.height()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockReceipts", "params": [hex(height)]}
+    async with rpc_proxy(anvil.url) as proxy, httpx2.AsyncClient() as http:
+        true = (await http.post(proxy.url, json=call)).json()["result"]
+        proxy.alters = True
+        (told,) = (await http.post(proxy.url, json=call)).json()["result"]
+        assert [told] != true
+        assert int(told["gasUsed"], 16) == int(true[0]["gasUsed"], 16) // 2
+        assert told | {"gasUsed": true[0]["gasUsed"]} == true[0]
+
+
 async def test_a_receiver_takes_what_is_signed_and_each_thing_once() -> None:
     async with alert_receiver("of ours") as receiver, httpx2.AsyncClient() as http:
         body = orjson.dumps({"kind": "firing", "alert": {"name": "a rule"}})
@@ -71,7 +87,8 @@ async def test_the_demo_ends_well(tmp_path: Path) -> None:
     assert process.returncode == 0, said
     for seen in (
         "first decoded failure",
-        "the liar is named",
+        "(wrong fork)",
+        "(altered receipt)",
         "was retracted",
         "all checks passed",
     ):

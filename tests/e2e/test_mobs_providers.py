@@ -110,6 +110,60 @@ async def test_another_fork_is_named_with_both_hashes(database: Database) -> Non
         assert others["providers"] == 2
 
 
+async def test_another_fork_near_the_head_is_named_when_it_stays(database: Database) -> None:
+    async with watched(database, "well", "well", "well") as (tale, made):
+        for node in made:
+            node.common = 990
+        made[2].branch = 1
+        await round_of_probes(tale.ctx)
+        assert await found(tale, "last_error") == [None, None, None]
+        for node in made:
+            node.height += 15  # the one before is looked at, not the newest only
+        await round_of_probes(tale.ctx)
+        assert await found(tale, "last_error") == [None, None, "wrong_fork"]
+        assert await found(tale, "quarantined") == [False, False, True]
+        assert await tale.rows("SELECT kind, block_number FROM mobs.lies") == [("wrong_fork", 997)]
+
+
+async def test_who_is_late_with_a_reorganisation_does_not_lie(database: Database) -> None:
+    async with watched(database, "well", "well", "well") as (tale, made):
+        for node in made:
+            node.common = 990
+        for branch in (1, 2, 3):
+            made[0].branch = made[1].branch = branch
+            await round_of_probes(tale.ctx)
+            made[2].branch = branch
+            await round_of_probes(tale.ctx)
+        assert await tale.rows("SELECT kind FROM mobs.lies") == []
+        assert [one["suspect"] for one in await found(tale, "capabilities")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("count", "alters", "blamed"),
+    [(3, "status", True), (3, "gas", True), (2, "gas", True), (2, "status", False)],
+)
+async def test_who_alters_a_receipt_is_named_with_both_answers(
+    database: Database, count: int, alters: str, blamed: bool
+) -> None:
+    """By the block's header, or by the others; one word against another blames nobody."""
+    async with watched(database, *["well"] * count) as (tale, made):
+        made[-1].alters = alters
+        await round_of_probes(tale.ctx)
+        wanted = [*[None] * (count - 1), "altered_receipt" if blamed else None]
+        assert await found(tale, "last_error") == wanted
+        assert await found(tale, "quarantined") == [one is not None for one in wanted]
+        lies = await tale.rows("SELECT kind, block_number, said, others_said FROM mobs.lies")
+        assert len(lies) == int(blamed)
+        for kind, number, said, others in lies:
+            assert (kind, number, others["providers"]) == ("altered_receipt", 997, count - 1)
+            assert said["transaction"] == others["transaction"]
+            name, false, true = {
+                "gas": ("gas_used", "0x2", "0x1"),
+                "status": ("status", "0x0", "0x1"),
+            }[alters]
+            assert (said[name], others[name]) == (false, true)
+
+
 async def test_one_far_behind_does_not_hide_a_fork(database: Database) -> None:
     async with watched(database, "well", "well", "well", "well") as (tale, made):
         made[2].branch, made[3].height = 1, 3

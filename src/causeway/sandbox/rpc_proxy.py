@@ -1,6 +1,7 @@
-"""An RPC provider that stands before a node: honest, or lying about its newest blocks.
+"""An RPC provider that stands before a node: honest, or lying.
 
-A liar names other hashes for blocks above a height, as a node on another fork does.
+A liar names other hashes for blocks above a height, as a node on another fork does, or alters
+receipts: less gas than was used, and without their logs.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from aiohttp import web
 
 
 class RpcProxy:
-    """Passes calls on to a node. Set `lies` at any time."""
+    """Passes calls on to a node. Set `lies` and `alters` at any time."""
 
     def __init__(self, target: str) -> None:
         self.url = ""
         #: Whether it names other hashes, for all blocks above `true_up_to`.
         self.lies = False
         self.true_up_to = 0
+        #: Whether it alters the first receipt of each block.
+        self.alters = False
         self.requests = 0
         self._target = target
         self._http: aiohttp.ClientSession | None = None
@@ -38,6 +41,8 @@ class RpcProxy:
             body = await answer.read()
         if self.lies:
             body = orjson.dumps(other_fork(orjson.loads(body), self.true_up_to))
+        if self.alters and b"cumulativeGasUsed" in body:
+            body = orjson.dumps(altered(orjson.loads(body)))
         return web.Response(body=body, content_type="application/json", status=answer.status)
 
 
@@ -56,6 +61,18 @@ def other_fork(said: Any, true_up_to: int) -> Any:
             found["hash"] = _other(height)
             if height - 1 > true_up_to:
                 found["parentHash"] = _other(height - 1)
+    return found
+
+
+def altered(said: Any) -> Any:
+    """Return an answer (or several) with the first receipt of each block altered."""
+    if isinstance(said, list):
+        return [altered(one) for one in cast("list[Any]", said)]
+    if not isinstance(said, dict):
+        return said
+    found = {key: altered(value) for key, value in cast("dict[str, Any]", said).items()}
+    if "cumulativeGasUsed" in found and found.get("transactionIndex") == "0x0":
+        found |= {"gasUsed": hex(int(found["gasUsed"], 16) // 2), "logs": []}
     return found
 
 

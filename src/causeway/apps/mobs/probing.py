@@ -1,15 +1,13 @@
 """Asking every provider how it is, all at the same time, and judging the answers together.
 
 What a provider says counts only beside what the others say: lag is behind the height two of them
-have, a fork is a hash the others do not have at the same height.
+have; who lies is found in `judging`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -21,14 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.apps.mobs import partitions
 from causeway.apps.mobs.capabilities import block_at, capabilities, settled_blocks
 from causeway.apps.mobs.context import CHAIN, MobsContext
+from causeway.apps.mobs.judging import Probe, judge
 from causeway.apps.mobs.providers import Provider, arrange, known, merge
 from causeway.apps.mobs.scanner import note
-from causeway.apps.mobs.scoring import leader, score
+from causeway.apps.mobs.scoring import LIES, leader, score
 from causeway.base.clock import SYSTEM_CLOCK
 from causeway.base.errors import CausewayError, RateLimited
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.errors import RpcError
-from causeway.chains.evm.wire import WireBlock
 from causeway.chains.pool import ProviderPool
 from causeway.store.lease import Lease
 
@@ -36,8 +34,6 @@ log = structlog.get_logger(__name__)
 _SCORE = Gauge("causeway_mobs_provider_score", "Score of a provider, 0 to 100", ["provider"])
 _LAG = Gauge("causeway_mobs_provider_lag_blocks", "Blocks behind the others", ["provider"])
 
-#: A common block this far below the head is compared between providers.
-FORK_DEPTH = 64
 #: What a provider can do is asked again after this, seconds.
 CAPABILITIES_S = 600
 #: Its safe and final blocks are asked for with every so many probes.
@@ -45,30 +41,6 @@ SETTLED_EVERY = 10
 #: A head older than so many block times, and than so many seconds, is stale.
 STALE_BLOCKS = 30
 STALE_S = 120
-
-
-@dataclass
-class Probe:
-    """What one provider answered."""
-
-    provider: Provider
-    latency_ms: int | None = None
-    chain_id: int | None = None
-    head: WireBlock | None = None
-    error: str | None = None
-    #: It asked us to wait so long, seconds.
-    wait_s: float = 0.0
-    #: Hash of the common old block.
-    old_hash: str | None = None
-    capabilities: dict[str, Any] = field(default_factory=dict[str, Any])
-    #: Whether all of what it can do was tried.
-    checked: bool = False
-    pool: ProviderPool | None = None
-
-    @property
-    def height(self) -> int | None:
-        """The newest block it has."""
-        return int(self.head.number, 16) if self.head and self.head.number else None
 
 
 #: How the kernel's kinds of failure are counted here, where that differs.
@@ -190,48 +162,6 @@ async def round_of_probes(ctx: MobsContext, *, deep: bool | None = None) -> list
     return probes
 
 
-async def judge(probes: list[Probe], chain_id: int, timeout_s: float) -> list[dict[str, Any]]:
-    """Compare the answers: mark those of another chain or fork; return the evidence."""
-    lies: list[dict[str, Any]] = []
-    for probe in probes:
-        if probe.chain_id is not None and probe.chain_id != chain_id:
-            probe.error = "wrong_chain"
-            said = orjson.dumps({"chain_id": probe.chain_id}).decode()
-            wanted = orjson.dumps({"chain_id": chain_id}).decode()
-            lies.append(_lie(probe, "wrong_chain", None, said, wanted))
-    sound = [p for p in probes if p.error is None and p.height is not None and p.pool is not None]
-    # One far behind does not choose the block for all: it is left out instead.
-    common = max(0, (leader([p.height or 0 for p in sound]) or 0) - FORK_DEPTH)
-    sound = [p for p in sound if (p.height or 0) >= common]
-    if len(sound) < 2:
-        return lies
-
-    async def look(probe: Probe) -> None:
-        if probe.pool is None:
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                block = await block_at(probe.pool, hex(common))
-            probe.old_hash = None if block is None else block.hash
-        except (CausewayError, TimeoutError):
-            probe.old_hash = None
-
-    await asyncio.gather(*(look(probe) for probe in sound))
-    votes = Counter(p.old_hash for p in sound if p.old_hash is not None)
-    if len(votes) < 2:
-        return lies
-    (most, count), *rest = votes.most_common()
-    if rest and rest[0][1] == count:
-        return lies  # nobody has a majority: told by the disagreement, blamed on nobody
-    for probe in sound:
-        if probe.old_hash is not None and probe.old_hash != most:
-            probe.error = "wrong_fork"
-            said = orjson.dumps({"hash": probe.old_hash}).decode()
-            others = orjson.dumps({"hash": most, "providers": count}).decode()
-            lies.append(_lie(probe, "wrong_fork", common, said, others))
-    return lies
-
-
 def find_stale(probes: Sequence[Probe], now: int, block_time_s: float) -> None:
     """Mark those whose head is old by the clock, though nobody is ahead of them."""
     for probe in probes:
@@ -239,16 +169,6 @@ def find_stale(probes: Sequence[Probe], now: int, block_time_s: float) -> None:
             age_s = now - int(probe.head.timestamp, 0)
             if age_s > max(STALE_S, STALE_BLOCKS * block_time_s):
                 probe.error = "stale"
-
-
-def _lie(probe: Probe, kind: str, block: int | None, said: str, others: str) -> dict[str, Any]:
-    return {
-        "endpoint": probe.provider.id,
-        "kind": kind,
-        "block": block,
-        "said": said,
-        "others": others,
-    }
 
 
 async def _keep(
@@ -271,7 +191,7 @@ async def _keep(
         block_time_s=ctx.settings.block_time_s,
         error=probe.error,
     )
-    wrong = probe.error in ("wrong_chain", "wrong_fork")
+    wrong = probe.error in LIES
     right = 0 if probe.error is not None else int(row["right_in_a_row"]) + 1
     quarantined = wrong or (bool(row["quarantined"]) and right < 2)
     reasons = orjson.dumps(
@@ -279,6 +199,7 @@ async def _keep(
     ).decode()
     known_before: dict[str, Any] = dict(row["capabilities"])
     merged = known_before | probe.capabilities
+    merged["suspect"] = probe.suspect
     merged["probes"] = int(known_before.get("probes", 0)) + 1
     if probe.checked:
         merged["checked_at"] = now

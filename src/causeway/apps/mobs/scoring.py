@@ -15,6 +15,14 @@ Status = Literal["healthy", "degraded", "unhealthy"]
 FREE_LAG_S = 4.0
 
 
+#: Answers that cannot be true, by the error they are kept under, and what is said of them.
+LIES = {
+    "wrong_chain": "serves another chain",
+    "wrong_fork": "serves another fork",
+    "altered_receipt": "alters receipts",
+}
+
+
 @dataclass(frozen=True)
 class Deduction:
     """Points lost, and why."""
@@ -53,12 +61,11 @@ def score(
 ) -> Score:
     """Return the score of a probe: latency in milliseconds, failures in a row, blocks behind.
 
-    `error` is its code when it failed; a wrong chain leaves nothing. A failed probe costs its
+    `error` is its code when it failed; a lie leaves nothing. A failed probe costs its
     errors only.
     """
-    if error in ("wrong_chain", "wrong_fork"):
-        what = "another chain" if error == "wrong_chain" else "another fork"
-        return Score(0, (Deduction(100, f"serves {what}"),))
+    if error in LIES:
+        return Score(0, (Deduction(100, LIES[error]),))
     lost: list[Deduction] = []
     if error == "rate_limited":  # it is there, and we ask too often
         lost.append(Deduction(10, "limits our rate; asked less for a while"))
