@@ -69,7 +69,7 @@ def _measure(way: Way, one: Run, ghost: Ghost) -> dict[str, float]:
         progress = Progress(route)
         progress.restart(*places[0], 5.0, first_m=-60.0, last_m=60.0)
         for x, y in places:
-            progress.step(1.0, x, y, 5.0)
+            progress.step(1.0, x, y, 5.0, 3.3)
 
     def searched() -> None:
         for x, y in places:

@@ -89,8 +89,9 @@ def test_the_gap_is_right_through_pauses_and_changes_of_pace(way: Way) -> None:
     ]
     errors = np.concatenate([np.abs(gap_errors(way, one)) for one in runs])
     assert np.median(errors) <= 1.3
-    # Standing at the end of a run of errors keeps the error: it is 4 s instead of 3.2 s.
-    assert np.percentile(errors, 95) <= 4.3
+    # Who stops while fixes are ahead of him stays there, for progress never falls.
+    assert np.percentile(errors, 95) <= 4.1
+    assert errors.max() <= 7.0
 
 
 @pytest.mark.parametrize(
@@ -255,14 +256,15 @@ def test_in_a_tunnel_the_counter_of_the_device_is_believed() -> None:
             assert standing.s == pytest.approx(one.s[int(fix.t)], abs=15)
 
 
-def test_single_impossible_fixes_are_ignored() -> None:
-    way = straight(1000)
-    one = run(way)
-    race = Race(ghost_of(way), ROUTE)
+@pytest.mark.parametrize("ghost", [ghost_of(straight(1000)), Ghost.goal(1000, 300)])
+@pytest.mark.parametrize("jump_degrees", [0.0003, 0.01])
+def test_single_impossible_fixes_are_ignored(ghost: Ghost, jump_degrees: float) -> None:
+    one = run(straight(1000))
+    race = Race(ghost)
     for i, fix in enumerate(one.fixes[:200]):
         if i % 10 == 5:
-            assert fix.lat is not None
-            fix = replace(fix, lat=fix.lat + 0.01)
+            assert fix.lng is not None
+            fix = replace(fix, lng=fix.lng + jump_degrees)
         race.add(fix)
     assert race.s == pytest.approx(one.s[199], abs=6)
     assert race.events == []
@@ -512,10 +514,10 @@ def test_what_is_always_true_of_a_race(
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 50), st.floats(0, 60)), min_size=2, max_size=40),
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 60)), min_size=2, max_size=40),
     st.floats(0, 1),
 )
-def test_a_curve_and_its_inverse_agree(steps: list[tuple[float, float]], part: float) -> None:
+def test_a_curve_and_its_inverse_agree(steps: list[tuple[int, int]], part: float) -> None:
     s = np.cumsum([0.0, *(a for a, _ in steps), 1.0])
     t = np.cumsum([0.0, *(b for _, b in steps), 1.0])
     curve = Curve.recorded(s, t)

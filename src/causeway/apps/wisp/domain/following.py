@@ -153,7 +153,7 @@ class Follower:
         if self._left is None:
             dt = t - self._seen_at
             if dt <= LOST_S:
-                found = self.progress.step(dt, x, y, sigma, self.odometer.velocity, within)
+                found = self.progress.step(dt, x, y, sigma, self.odometer.moving_mps, within)
             else:
                 found = self._find_after_silence(dt, x, y, sigma, within, has_counter)
                 self._leads.clear()

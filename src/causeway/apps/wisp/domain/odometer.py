@@ -26,13 +26,26 @@ PLANE_M = 10_000.0
 class Odometer:
     """Metres covered, from fixes (x, y in metres) or from the device's own counter."""
 
-    __slots__ = ("_count", "_device_m", "_sum_m", "_t", "_vx", "_vy", "_x", "_y", "covered_m")
+    __slots__ = (
+        "_count",
+        "_device_m",
+        "_sum_m",
+        "_t",
+        "_vx",
+        "_vy",
+        "_x",
+        "_y",
+        "covered_m",
+        "moving_mps",
+    )
 
     def __init__(self) -> None:
         self.covered_m = 0.0
         #: What was covered up to the smoothed position, which lags behind.
         self._sum_m = 0.0
         self._count = 0
+        #: How fast the smoothed position moves, whatever its direction, m/s.
+        self.moving_mps = 0.0
         self._t: float | None = None
         self._x = self._y = self._vx = self._vy = 0.0
         self._device_m: float | None = None
@@ -41,11 +54,6 @@ class Odometer:
     def place(self) -> tuple[float, float]:
         """The smoothed position."""
         return self._x, self._y
-
-    @property
-    def velocity(self) -> tuple[float, float]:
-        """The smoothed velocity, m/s to the east and to the north."""
-        return self._vx, self._vy
 
     def add(self, t: float, x: float, y: float, device_m: float | None = None) -> None:
         """Take in a fix, and the device's counter if it sent it."""
@@ -63,6 +71,7 @@ class Odometer:
         share = max(1 - math.exp(-dt / SMOOTH_DIRECTION_S), 1 / self._count)
         self._vx += share * (dx / dt - self._vx)
         self._vy += share * (dy / dt - self._vy)
+        self.moving_mps += share * (math.hypot(dx, dy) / dt - self.moving_mps)
         self._t, self._x, self._y = t, self._x + dx, self._y + dy
         if has_counted:
             return

@@ -34,13 +34,14 @@ USUAL_MPS = 2.5
 SPREAD_MPS = 1.0
 LEARNING = 0.02
 #: The chance within a second to stop and to start again; of a fix, to move at any speed.
-STOPPING, STARTING, ANY_SPEED = 0.01, 0.1, 0.01
+STOPPING, STARTING, ANY_SPEED = 0.02, 0.1, 0.01
 #: A fix weighs at least this much anywhere, relative to the best place for it.
 FLOOR = 1e-4
 #: Fixes err alike for some seconds, so each is weighed as this share of an independent one.
 INDEPENDENCE = 0.5
-#: How far the velocity of the smoothed fixes may be off, in m/s, as evidence of one second.
-VELOCITY_MPS = 1.5
+#: Smoothed fixes that move at this share of the speed of late speak neither for running nor for
+#: standing; each m/s more or less weighs a nat a second, up to three.
+MIDDLE_SHARE, MOST_SEEN_MPS = 0.5, 3.0
 #: Cells of belief kept on each side of the most likely one; 300 m together.
 SIDE = 75
 WINDOW = 2 * SIDE
@@ -84,7 +85,6 @@ class Progress:
         "_belief",
         "_low",
         "_route",
-        "_toward",
         "confidence",
         "mean_m",
         "s",
@@ -98,7 +98,6 @@ class Progress:
         self._belief = np.full((2, 1), 0.5)
         self._low = round(LEAD_M / STEP_M)
         self._at = np.ones(3)
-        self._toward = np.zeros(3)
         self.s = 0.0
         self.mean_m = 0.0
         self.confidence = 0.0
@@ -146,12 +145,12 @@ class Progress:
         x: float,
         y: float,
         sigma_m: float,
-        velocity: tuple[float, float] = (0.0, 0.0),
+        moving_mps: float,
         within_m: float = math.inf,
     ) -> bool:
         """Take in a fix `dt` seconds after the one before, at x, y of the route's plane.
 
-        `velocity` is that of the smoothed fixes, in m/s: who runs that way does not stand.
+        `moving_mps` is how fast the smoothed fixes move, whatever their direction.
 
         Returns False, and changes nothing, when no believed place is within `within_m` of it.
         """
@@ -180,14 +179,9 @@ class Progress:
         np.exp(fit, fit)
         fit += FLOOR
         belief *= fit
-        # |v - speed * way|^2 for who runs, |v|^2 for who stands: squares of v are in both.
-        speed = self.speed_mps
-        weight = min(dt, 1.0) * speed / (VELOCITY_MPS * VELOCITY_MPS)
-        at = self._toward
-        at[0], at[1], at[2] = velocity[0] * weight, velocity[1] * weight, -0.5 * speed * weight
-        runs = self._route.ways[low + cut : high - over] @ at
-        np.exp(runs, runs)
-        belief[0] *= runs
+        # A turning point looks like a stop to the filter: what is seen to move does not stand.
+        seen = moving_mps - MIDDLE_SHARE * self.speed_mps
+        belief[0] *= math.exp(min(dt, 1.0) * max(-MOST_SEEN_MPS, min(seen, MOST_SEEN_MPS)))
         self._belief = belief
         self._low = low + cut
         expected = self.mean_m + self.speed_mps * dt * (1 - self.standing)

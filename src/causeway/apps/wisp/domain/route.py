@@ -21,8 +21,6 @@ STEP_M = 2.0
 LEAD_M = 80.0
 #: Start and finish this near to each other make a loop.
 LOOP_M = 60.0
-#: Over how many metres before a cell its way is taken.
-LAG_M = 20.0
 #: Jitter is what goes within so many metres.
 EVEN_M = 30.0
 
@@ -38,8 +36,6 @@ class Route:
     #: (-2x, -2y, x^2 + y^2) of each cell: times (u, v, 1) it is the squared distance to (u, v) less
     #: u^2 + v^2, in one product.
     terms: Floats
-    #: The way of the last `LAG_M` metres before each cell, per metre: (x, y, x^2 + y^2).
-    ways: Floats
     is_loop: bool
     #: What is left of the length when the jitter of its fixes is smoothed away, 0..1: who runs this
     #: way covers no more than that.
@@ -83,11 +79,7 @@ class Route:
             xy[before] = points[0] + grid[before, None] * first
             xy[after] = points[-1] + (grid[after] - length_m)[:, None] * last
         terms = np.column_stack((-2 * xy, np.einsum("ij,ij->i", xy, xy)))
-        # The smoothed velocity of a runner is some seconds old, so it is that of the way behind.
-        behind = np.maximum(np.arange(len(xy)) - round(LAG_M / STEP_M), 0)
-        way = (xy - xy[behind]) / LAG_M
-        ways = np.column_stack((way, np.einsum("ij,ij->i", way, way)))
-        return cls(length_m, plane, xy, terms, ways, is_loop, _evenness(xy))
+        return cls(length_m, plane, xy, terms, is_loop, _evenness(xy))
 
     def cell(self, s: float) -> int:
         """Return the grid's cell at `s` metres along, or the nearest there is."""
