@@ -201,7 +201,7 @@ def outcome_ok(answer: httpx2.Response) -> bool:
 
 async def read_days(m: Served, challenge: int, who: DevAccount, count: int) -> bool:
     answer = await m.get(f"/challenges/{challenge}/progress/{who.address}")
-    return len(answer.json()["progress"]) == count
+    return len(answer.json().get("progress", ())) == count
 
 
 async def check_results(m: Served, challenge: int, days: list[str], shares: dict[str, int]) -> None:
@@ -334,6 +334,24 @@ async def test_readiness_before_staking(m: Served) -> None:
     assert (found["ready"], found["scorable"], found["account"]) == (False, False, None)
     assert (await m.get(f"/challenges/99/readiness/{ANN.address}")).status_code == 404
     assert (await m.get(f"/challenges/{github}/readiness/0x12")).status_code == 422
+
+
+async def test_one_account_does_not_score_for_two_one_after_the_other(m: Served) -> None:
+    world = m.world
+    stakes = {ANN.address: 10 * USDC, BOB.address: 10 * USDC}
+    challenge, start, _ = await world.challenge(stakes, days=3)
+    assert outcome_ok(await m.link(ANN, "busy"))
+    world.sandbox.settings.github_contributions["busy"] = contributions(start, 3)
+    await world.travel_to(start)
+    await until(lambda: read_days(m, challenge, ANN, 1))
+    assert (await m.disconnect(ANN)).status_code == 200
+    back = await m.link(BOB, "busy")
+    assert "error=account_already_linked" in back.headers["location"]
+    assert not (await m.get(f"/oauth/status/github/{BOB.address}")).json()["has_credentials"]
+    # Who is not in that challenge may have it; and so may Ann again.
+    assert outcome_ok(await m.link(DAN, "busy"))
+    assert (await m.disconnect(DAN)).status_code == 200
+    assert outcome_ok(await m.link(ANN, "busy"))
 
 
 async def test_accounts_are_tried_only_so_often(m: Served) -> None:

@@ -63,6 +63,7 @@ async def test_an_account_is_linked_and_let_go(m: Served) -> None:
     begun = await m.connect(ANN)
     assert begun.status_code == 200
     assert set(begun.json()) == {"auth_url", "state"}
+    assert begun.headers["cache-control"] == "no-store"
     url = urlsplit(str(begun.json()["auth_url"]))
     asked = {name: values[0] for name, values in parse_qs(url.query).items()}
     assert f"{url.scheme}://{url.netloc}{url.path}" == (

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from causeway.apps.motify.context import MotifyContext, connections_of
 from causeway.apps.motify.oauth_result import Result
@@ -22,7 +23,7 @@ from causeway.base.errors import (
 )
 from causeway.connections import flow
 from causeway.connections.access import Provider
-from causeway.connections.credential import Credential, Tokens
+from causeway.connections.credential import Account, Credential, Tokens
 from causeway.connections.errors import (
     AccountTaken,
     AuthorizationFailed,
@@ -103,8 +104,12 @@ async def finish(
     except Exception as failure:  # noqa: BLE001 (a browser is waiting: it is always told)
         log.error("connection_not_stored", provider=name, error=failure)
         return Result(name, "database_error")
-    log.info("account_linked", provider=name, wallet=connection.subject)
-    return Result(name, None, connection.subject)
+    wallet, account = connection.subject, connection.account
+    if account is not None and await _counted_for_another(ctx, name, account, wallet):
+        await connections_of(ctx).vault.remove(name, wallet)
+        return Result(name, "account_already_linked")
+    log.info("account_linked", provider=name, wallet=wallet)
+    return Result(name, None, wallet)
 
 
 async def save_wakatime_key(ctx: MotifyContext, wallet: str, api_key: str) -> None:
@@ -124,12 +129,41 @@ async def save_wakatime_key(ctx: MotifyContext, wallet: str, api_key: str) -> No
             "WakaTime cannot be asked about this key now; try again",
             retry_after_s=error.retry_after_s if isinstance(error, TransientError) else None,
         ) from None
+    taken = Conflict("This WakaTime account is connected to another wallet")
+    if await _counted_for_another(ctx, "wakatime", account, wallet):
+        raise taken
     try:
         vault = connections_of(ctx).vault
         await vault.save("wakatime", wallet, Tokens(key, kind="api_key"), account)
     except AccountTaken:
-        raise Conflict("This WakaTime account is connected to another wallet") from None
+        raise taken from None
     log.info("account_linked", provider="wakatime", wallet=wallet)
+
+
+async def _counted_for_another(
+    ctx: MotifyContext, provider: str, account: Account, wallet: str
+) -> bool:
+    """Say whether an account was read for somebody else in a challenge that this wallet is in.
+
+    Let go by one and taken by the next, it would score for both.
+    """
+    async with ctx.database.sessions() as session:
+        found = await session.scalar(
+            _COUNTED, {"provider": provider, "account": account.id, "wallet": wallet}
+        )
+    return bool(found)
+
+
+_COUNTED = text(
+    """
+    SELECT EXISTS (SELECT FROM motify.settlements c
+        JOIN motify.scores mine ON mine.settlement_id = c.id AND mine.wallet = :wallet
+        JOIN motify.scores other ON other.settlement_id = c.id AND other.wallet <> :wallet
+        JOIN motify.readings r ON r.score_id = other.id
+        WHERE c.status IN ('live', 'measuring') AND r.provider = :provider
+            AND r.account ->> 'id' = :account)
+    """
+)
 
 
 def check_wakatime_key(api_key: str) -> None:

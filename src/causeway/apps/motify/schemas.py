@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from causeway.base.errors import PermanentError
@@ -31,6 +31,11 @@ Timestamp = Annotated[int, Query(ge=0, lt=2**53)]
 Signature = Annotated[str, Query(description="hex, of the message that the endpoint names")]
 #: They count up from 0: what a `bigint` cannot hold is nobody's.
 ChallengeId = Annotated[int, Path(ge=0, lt=2**63)]
+
+
+def no_store(response: Response) -> None:
+    """Have nobody keep the answer: it is about one person, and soon another one."""
+    response.headers["Cache-Control"] = "no-store"
 
 
 class ProviderNotSupported(PermanentError):

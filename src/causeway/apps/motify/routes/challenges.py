@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from causeway.apps.motify import explaining, progress, readiness, signatures, verdicts
 from causeway.apps.motify.context import Ctx
-from causeway.apps.motify.schemas import ChallengeId, Signature, Timestamp, Wallet
+from causeway.apps.motify.schemas import ChallengeId, Signature, Timestamp, Wallet, no_store
 from causeway.apps.motify.signatures import Proof
 
 router = APIRouter(prefix="/challenges/{challenge_id}", tags=["challenges"])
@@ -38,7 +38,7 @@ async def results(
     return await verdicts.verdicts(ctx, challenge_id, after=cursor, limit=limit)
 
 
-@router.get("/evidence/{wallet}")
+@router.get("/evidence/{wallet}", dependencies=[Depends(no_store)])
 async def evidence(
     ctx: Ctx, challenge_id: ChallengeId, wallet: Wallet, signature: Signature, timestamp: Timestamp
 ) -> dict[str, Any]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from causeway.apps.motify import linking, oauth_result, signatures
 from causeway.apps.motify.context import Ctx, connections_of
-from causeway.apps.motify.schemas import ProviderNotSupported, Signature, Timestamp, Wallet
+from causeway.apps.motify.schemas import (
+    ProviderNotSupported,
+    Signature,
+    Timestamp,
+    Wallet,
+    no_store,
+)
 from causeway.apps.motify.signatures import Proof
 from causeway.connections import flow
 
-router = APIRouter(prefix="/oauth", tags=["connections"])
+router = APIRouter(prefix="/oauth", tags=["connections"], dependencies=[Depends(no_store)])
 
 
 @router.get("/providers")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from causeway.apps.motify import linking, signatures
 from causeway.apps.motify.context import Ctx, connections_of
-from causeway.apps.motify.schemas import WakaTimeKeyBody, WakaTimeRefused, Wallet, is_wallet
+from causeway.apps.motify.schemas import (
+    WakaTimeKeyBody,
+    WakaTimeRefused,
+    Wallet,
+    is_wallet,
+    no_store,
+)
 from causeway.base.errors import Field, InvalidInput
 
-router = APIRouter(prefix="/oauth/wakatime/api-key", tags=["connections"])
+router = APIRouter(
+    prefix="/oauth/wakatime/api-key", tags=["connections"], dependencies=[Depends(no_store)]
+)
 
 _PROVIDER = "wakatime"
 
