@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
@@ -15,28 +11,8 @@ from sqlalchemy import text
 
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.glisk_chain import GliskContract
+from tests.command import causeway
 from tests.glisk_app import Glisk, running_glisk
-
-
-@dataclass
-class Ran:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-async def causeway(*arguments: str, **environment: str) -> Ran:
-    """Run the command with the environment of the test."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "from causeway.cli import main; main()", *arguments),
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
 @pytest_asyncio.fixture

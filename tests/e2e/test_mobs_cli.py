@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from causeway.apps.mobs import partitions, verification
 from causeway.sandbox.anvil import AnvilNode
-from tests.e2e.test_glisk_cli import causeway
+from tests.command import causeway
 from tests.mobs_app import REVERTER, Mobs, error, running_mobs
 
 
@@ -58,7 +58,7 @@ async def test_an_operators_day(
         # Blocks that are lost are found, mended, and loaded.
         lost = f"DELETE FROM mobs.blocks WHERE number IN (2, {height - 2})"
         await by_sql(running, lost, "DELETE FROM mobs.txs WHERE block_number = 2")
-        found = await mobs("verify", "1", str(height), code=1)
+        found = await mobs("verify", "--from", "1", "--to", str(height), code=1)
         assert found == [
             {"block": 2, "problem": "missing"},
             {"block": height - 2, "problem": "missing"},
@@ -101,7 +101,13 @@ async def test_an_operators_day(
         assert await mobs("alerts", "apply", str(rules)) == changed
 
         assert await mobs("retention", "--dry-run") == []
-        assert (await causeway("mobs", "verify", "x", "y")).code == 2
+        for wrong, said in (
+            (("x", "y"), "valid integer"),
+            (("1",), "--to is missing"),
+            (("1", "2", "--from", "1"), "--from was given twice"),
+        ):
+            refused = await causeway("mobs", "verify", *wrong)
+            assert (refused.code, said in refused.err) == (2, True)
 
 
 async def test_seek_records_what_it_skips(

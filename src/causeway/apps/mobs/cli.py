@@ -29,15 +29,33 @@ contracts = typer.Typer(no_args_is_help=True, help="Watched contracts.")
 commands.add_typer(providers, name="providers")
 commands.add_typer(contracts, name="contracts")
 commands.add_typer(alerts, name="alerts")
-First = Annotated[int, typer.Argument(min=0, help="First block.")]
-Last = Annotated[int, typer.Argument(min=0, help="Last block.")]
+First = Annotated[int | None, typer.Argument(min=0, help="First block; or --from.")]
+Last = Annotated[int | None, typer.Argument(min=0, help="Last block; or --to.")]
+From = Annotated[int | None, typer.Option("--from", min=0, help="First block.")]
+To = Annotated[int | None, typer.Option("--to", min=0, help="Last block.")]
+
+
+def _blocks(first: int | None, last: int | None, begin: int | None, end: int | None) -> range:
+    """Return the blocks that were named, as two places or as options.
+
+    Raises `typer.BadParameter` unless each end was named once.
+    """
+    ends: list[int] = []
+    for name, place, option in (("--from", first, begin), ("--to", last, end)):
+        if place is not None and option is not None:
+            raise typer.BadParameter(f"{name} was given twice: {place} and {option}")
+        found = option if place is None else place
+        if found is None:
+            raise typer.BadParameter(f"{name} is missing: a block number of 0 or more")
+        ends.append(found)
+    return range(ends[0], ends[1] + 1)
 
 
 @asynccontextmanager
-async def _progress(first: int, last: int, what: str) -> AsyncGenerator[Callable[[int], None]]:
+async def _progress(blocks: range, what: str) -> AsyncGenerator[Callable[[int], None]]:
     with Progress(*Progress.get_default_columns(), TimeRemainingColumn(), console=aside) as bar:
-        task = bar.add_task(what, total=last - first + 1)
-        yield lambda reached: bar.update(task, completed=reached - first + 1)
+        task = bar.add_task(what, total=len(blocks))
+        yield lambda reached: bar.update(task, completed=reached - blocks.start + 1)
 
 
 @commands.command()
@@ -87,30 +105,44 @@ def status(as_json: Json = False) -> None:
 
 
 @commands.command()
-def verify(first: First, last: Last, as_json: Json = False) -> None:
+def verify(
+    first: First = None,
+    last: Last = None,
+    begin: From = None,
+    end: To = None,
+    as_json: Json = False,
+) -> None:
     """Compare stored blocks with the chain: counts and hashes, block by block."""
+    blocks = _blocks(first, last, begin, end)
 
     async def work(ctx: MobsContext) -> int:
-        async with _progress(first, last, "comparing") as told:
-            found = await verification.verify(ctx, first, last, told)
+        async with _progress(blocks, "comparing") as told:
+            found = await verification.verify(ctx, blocks.start, blocks.stop - 1, told)
         if as_json:
             print_json([{"block": one.number, "problem": one.what} for one in found])
         else:
             for one in found:
                 console.print(f"block {one.number}: {one.what}")
-            console.print(f"{last - first + 1} blocks compared, {len(found)} differ")
+            console.print(f"{len(blocks)} blocks compared, {len(found)} differ")
         return 1 if found else 0
 
     run(work)
 
 
 @commands.command()
-def repair(first: First, last: Last, as_json: Json = False) -> None:
+def repair(
+    first: First = None,
+    last: Last = None,
+    begin: From = None,
+    end: To = None,
+    as_json: Json = False,
+) -> None:
     """Write anew what differs from the chain."""
+    blocks = _blocks(first, last, begin, end)
 
     async def work(ctx: MobsContext) -> int:
-        async with _progress(first, last, "comparing") as told:
-            found = await verification.verify(ctx, first, last, told)
+        async with _progress(blocks, "comparing") as told:
+            found = await verification.verify(ctx, blocks.start, blocks.stop - 1, told)
         done = await verification.repair(ctx, found)
         tell(f"{done} blocks written anew", {"written": done}, as_json=as_json)
         return 0
@@ -119,12 +151,19 @@ def repair(first: First, last: Last, as_json: Json = False) -> None:
 
 
 @commands.command()
-def backfill(first: First, last: Last, as_json: Json = False) -> None:
+def backfill(
+    first: First = None,
+    last: Last = None,
+    begin: From = None,
+    end: To = None,
+    as_json: Json = False,
+) -> None:
     """Read history beside the head; what is there already is not read again."""
+    blocks = _blocks(first, last, begin, end)
 
     async def work(ctx: MobsContext) -> int:
-        async with _progress(first, last, "reading") as told:
-            done = await verification.backfill(ctx, first, last, told)
+        async with _progress(blocks, "reading") as told:
+            done = await verification.backfill(ctx, blocks.start, blocks.stop - 1, told)
         tell(f"{done} blocks written", {"written": done}, as_json=as_json)
         return 0
 
