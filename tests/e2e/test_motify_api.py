@@ -206,6 +206,19 @@ async def test_keys_that_are_none_are_refused(m: Served) -> None:
     assert not await has_key(m, ANN.address)
 
 
+async def test_a_large_body_is_not_read(m: Served) -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        yield b'{"api_key": "'
+        for _ in range(1000):
+            yield b"a" * 1000
+        yield b'"}'
+
+    for content in (endless(), b" " * 100_000):
+        headers = {"content-type": "application/json"}
+        answer = await m.http.post("/oauth/wakatime/api-key", content=content, headers=headers)
+        assert told(answer) == (413, "the body is larger than 65536 bytes")
+
+
 async def test_a_wakatime_that_is_away_is_no_verdict_on_a_key(m: Served) -> None:
     m.world.sandbox.settings.wakatime_keys[WAKA_KEY] = "ann"
     for status in (500, 503):

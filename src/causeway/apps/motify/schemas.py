@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import Path, Query, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from causeway.base.errors import PermanentError
 
@@ -60,4 +60,4 @@ class WakaTimeKeyBody(BaseModel):
     wallet_address: Annotated[str, BeforeValidator(_text)] = ""
     api_key: Annotated[str, BeforeValidator(_text)] = ""
     signature: str | None = None
-    timestamp: Annotated[int, Query(ge=0, lt=2**53)] | None = None
+    timestamp: int | None = Field(None, ge=0, lt=2**53)

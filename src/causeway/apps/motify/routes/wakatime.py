@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from causeway.apps.motify import linking, signatures
 from causeway.apps.motify.context import Ctx, connections_of
@@ -15,13 +17,38 @@ from causeway.apps.motify.schemas import (
     is_wallet,
     no_store,
 )
-from causeway.base.errors import Field, InvalidInput
-
-router = APIRouter(
-    prefix="/oauth/wakatime/api-key", tags=["connections"], dependencies=[Depends(no_store)]
-)
+from causeway.base.errors import Field, InvalidInput, TooLarge
 
 _PROVIDER = "wakatime"
+#: A key, an address and the longest signature, in hex.
+_MOST_BYTES = 64 * 1024
+
+
+class BoundedRoute(APIRoute):
+    """A route that reads so much of a body and no more: anybody may send one."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, wrapped."""
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            content = bytearray()
+            async for part in request.stream():
+                content += part
+                if len(content) > _MOST_BYTES:
+                    raise TooLarge(f"the body is larger than {_MOST_BYTES} bytes")
+            request._body = bytes(content)  # where Starlette keeps what it has read
+            return await handler(request)
+
+        return answer
+
+
+router = APIRouter(
+    prefix="/oauth/wakatime/api-key",
+    tags=["connections"],
+    route_class=BoundedRoute,
+    dependencies=[Depends(no_store)],
+)
 
 
 @router.get("/{wallet}")
