@@ -41,7 +41,7 @@ from causeway.base import logging
 from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.evm.abi import Abi
 from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.decoder import EventDecoder
+from causeway.chains.evm.words import WordDecoder
 from causeway.chains.pool import ProviderPool
 from causeway.chains.protocol import LogFilter
 from causeway.indexing.indexer import Indexer
@@ -253,7 +253,7 @@ async def _ready(url: str, up_to: int) -> list[bytes]:
     names = [column.name for column in transfers.columns]
     writer = TableWriter(
         EventTable(transfers, {n: columns_of[n] for n in names}),
-        EventDecoder(ABI.event("Transfer")),
+        WordDecoder(ABI.event("Transfer")),
     )
     pieces: list[list[Any]] = [[] for _ in names]
     for first in range(1, up_to + 1, 100):

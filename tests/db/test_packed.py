@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateSchema, CreateTable
 
 from causeway.chains.evm.abi import Abi
-from causeway.chains.evm.decoder import EventDecoder
 from causeway.chains.evm.wire import WireLog
+from causeway.chains.evm.words import WordDecoder
 from causeway.chains.protocol import Block
 from causeway.indexing.source import EventTable
 from causeway.indexing.tables import TableWriter
@@ -98,7 +98,7 @@ async def test_a_table_is_filled_alike_on_both_ways(
         for name in ("at_once", "one_by_one"):
             made = table(name)
             await session.execute(CreateTable(made))
-            writer = TableWriter(EventTable(made, columns), EventDecoder(event))
+            writer = TableWriter(EventTable(made, columns), WordDecoder(event))
             if name == "at_once":
                 rows, count = writer.rows(1, logs, [block] * len(logs), strict=True)
                 assert count == len(values)

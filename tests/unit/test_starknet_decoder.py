@@ -20,7 +20,7 @@ from starknet_py.serialization.errors import CairoSerializerException
 from starknet_py.serialization.factory import serializer_for_payload
 
 from causeway.base.errors import InvalidInput
-from causeway.chains.evm.abi import UndecodableLog
+from causeway.chains.errors import UndecodableLog
 from causeway.chains.starknet.abi import Abi
 from causeway.chains.starknet.decoder import EventDecoder
 from causeway.chains.starknet.felts import (

@@ -49,7 +49,8 @@ class Told:
 
 
 class _FirstBlock(msgspec.Struct):
-    hash: str
+    hash: str = ""
+    block_hash: str = ""
 
 
 class Asker:
@@ -85,7 +86,7 @@ class Asker:
                 endpoint.lacks[method] = self._clock.monotonic() + _LACKS_S
         return told
 
-    async def send(self, endpoint: Endpoint, call: Call) -> object:
+    async def send(self, endpoint: Endpoint, call: Call, reply: object) -> object:
         """Make one call that must not be repeated; return its result or what went wrong."""
         method = call[0]
         try:
@@ -96,7 +97,7 @@ class Asker:
         if isinstance(raw, CausewayError):
             _FAILURES.labels(endpoint.name, method, kind_of(raw)).inc()
             return raw
-        return _decoded(raw, str, endpoint.name, method)
+        return _decoded(raw, reply, endpoint.name, method)
 
     async def check_chain(self, endpoint: Endpoint) -> None:
         """Raise `ProviderUnavailable` unless the endpoint serves the chain that is required."""
@@ -114,7 +115,8 @@ class Asker:
             except ValueError:
                 raise ProviderUnavailable(f"{endpoint.name}: {method} is no number") from None
             first = rest[0] if rest else None
-            endpoint.genesis = first.hash.lower() if isinstance(first, _FirstBlock) else None
+            told = isinstance(first, _FirstBlock)
+            endpoint.genesis = (first.hash or first.block_hash).lower() if told else None
             endpoint.right_chain = endpoint.served_chain_id == wanted
             if endpoint.right_chain and endpoint.genesis is not None:
                 others = [h for name, h in self._genesis.items() if name != endpoint.name]

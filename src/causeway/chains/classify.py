@@ -6,6 +6,7 @@ Codes come first; text is only a hint, because no two vendors write the same. Pu
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -44,6 +45,9 @@ class ErrorReply:
     message: str
     data: object = None
 
+
+#: By the prefix of their methods: chain families with error codes of their own.
+FAMILIES: dict[str, Callable[[str, ErrorReply], CausewayError]] = {}
 
 #: Methods that execute code without changing the chain: only these have reverts.
 _EXECUTING = frozenset({"eth_call", "eth_estimateGas", "eth_createAccessList", "eth_simulateV1"})
@@ -139,6 +143,9 @@ def revert_data(data: object) -> bytes | None:
 
 def classify(method: str, reply: ErrorReply) -> CausewayError:
     """Return the error that a JSON-RPC error reply to `method` stands for."""
+    family = FAMILIES.get(method.partition("_")[0])
+    if family is not None:
+        return family(method, reply)
     if method == "eth_sendRawTransaction":
         return classify_send(reply)
     data = revert_data(reply.data)

@@ -22,12 +22,17 @@ Failures that time may heal are `ProviderUnavailable`, `RateLimited` and `ChainB
       StatePruned            the provider keeps no state of blocks that old
       WrongAnswer            what the provider says cannot be true
 
-A revert is `TransactionReverted` there, with its data.
+A revert is `TransactionReverted` there, with its data; what a log holds that its ABI does not
+allow is `UndecodableLog`, an `InvalidInput`.
 """
 
 from __future__ import annotations
 
-from causeway.base.errors import ChainBehind, PermanentError
+from causeway.base.errors import ChainBehind, InvalidInput, PermanentError
+
+
+class UndecodableLog(InvalidInput):
+    """The log does not have the shape its event's ABI says."""
 
 
 class RpcError(PermanentError):

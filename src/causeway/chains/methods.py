@@ -40,6 +40,16 @@ _CHANGING = (
     "starknet_add",
 )
 _TAGS = frozenset({"latest", "pending", "safe", "finalized", "pre_confirmed"})
+#: About blocks by number; never kept, see `final_block`.
+_READ_ONCE = frozenset(
+    {
+        "eth_getLogs",
+        "eth_getBlockByNumber",
+        "eth_getBlockReceipts",
+        "starknet_getEvents",
+        "starknet_getBlockWithTxHashes",
+    }
+)
 _TIP = frozenset({"eth_blockNumber", "starknet_blockNumber"})
 #: Where the block stands among the parameters of methods that read state.
 _STATE_AT = {
@@ -100,7 +110,7 @@ def final_block(call: Call) -> int | None:
     the receipts of whole blocks: they are read once, with their block, and would fill the database.
     """
     method, params = call
-    if method in ("eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts"):
+    if method in _READ_ONCE:
         return None
     return max(_numbers(method, params), default=None)
 
@@ -120,7 +130,19 @@ def _numbers(method: str, params: Sequence[object]) -> list[int]:
     else:
         at = _STATE_AT.get(method)
         found = [_number(params[at])] if at is not None and len(params) > at else []
+        found += [_named_block(param) for param in params]
     return [number for number in found if number is not None]
+
+
+def _named_block(param: object) -> int | None:
+    """Return the number in `{"block_number": 7}`, also where it ends a range; None without it."""
+    if not isinstance(param, Mapping):
+        return None
+    place = cast("Mapping[str, object]", param)
+    number = place.get("block_number")
+    if number is None:
+        return _named_block(place.get("to_block"))
+    return number if isinstance(number, int) else None
 
 
 def _number(param: object) -> int | None:

@@ -315,14 +315,18 @@ class ProviderPool:
         return 0.0 if since is None else self.clock.monotonic() - since
 
     async def send_raw(self, raw_hex: str) -> str:
-        """Send a signed transaction to every endpoint at once; return the first accepted hash.
+        """Send a signed EVM transaction as `send` does; return its hash."""
+        return await self.send(("eth_sendRawTransaction", [raw_hex]), str)
+
+    async def send(self, call: Call, reply: type[T]) -> T:
+        """Send a signed transaction to every endpoint at once; return the first acceptance.
 
         Raises when nobody accepted: `AlreadyKnown` before `NonceTooLow` before any other refusal
         before what may heal; the bytes may have been taken in that last case, so only the same
         bytes may be sent again.
         """
         pending = {
-            asyncio.create_task(self._asker.send(endpoint, ("eth_sendRawTransaction", [raw_hex])))
+            asyncio.create_task(self._asker.send(endpoint, call, reply))
             for endpoint in self.endpoints
             if endpoint.right_chain is not False
         }
@@ -333,7 +337,7 @@ class ProviderPool:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 outcome = task.result()
-                if isinstance(outcome, str):
+                if isinstance(outcome, reply):
                     # The slower ones get their copy too; nobody waits for them.
                     for rest in pending:
                         self._leave(rest)

@@ -11,11 +11,8 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import ChainBehind
-from causeway.chains.evm.abi import EventAbi, UndecodableLog
-from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.decoder import EventDecoder
-from causeway.chains.evm.ranges import LogRange
-from causeway.chains.evm.wire import WireLog
+from causeway.chains.errors import UndecodableLog
+from causeway.chains.logs import EventKind, LogChain, LogRange, WireLog
 from causeway.chains.protocol import Block
 from causeway.indexing import undo
 from causeway.indexing.ahead import ReadAhead
@@ -38,9 +35,9 @@ _FIRST_SPAN = 99
 class Kind:
     """One wanted event: how it is decoded and what becomes of it."""
 
-    def __init__(self, source: Source, name: str) -> None:
-        self.abi: EventAbi = source.abi.event(name)
-        self.decoder = EventDecoder(self.abi)
+    def __init__(self, chain: LogChain, source: Source, name: str) -> None:
+        self.abi: EventKind = source.abi.event(name)
+        self.decoder = chain.decoder(self.abi)
         self.topics = sum(one.indexed for one in self.abi.inputs)
         self.handler: Handler | None = source.handlers.get(name)
         self.row_handler: RowHandler | None = source.row_handlers.get(name)
@@ -77,18 +74,18 @@ class EventReading:
     """Implements `causeway.indexing.reading.Reading` for a `Source`."""
 
     def __init__(
-        self, chain: EvmChain, source: Source, max_range: int, *, every_header: bool = True
+        self, chain: LogChain, source: Source, max_range: int, *, every_header: bool = True
     ) -> None:
         self._chain = chain
         self._source = source
         self._every_header = every_header
-        kinds = [Kind(source, name) for name in source.events()]
+        kinds = [Kind(chain, source, name) for name in source.events()]
         self._kinds = {kind.abi.topic0: kind for kind in kinds if not kind.abi.anonymous}
         #: Anonymous events, by how many topics their logs have.
         self._anonymous = {kind.topics: kind for kind in kinds if kind.abi.anonymous}
         self._wanted = source.filter()
         self._addresses = frozenset(self._wanted.addresses)
-        self._family = None if source.factory is None else Family(source)
+        self._family = None if source.factory is None else Family(chain, source)
         self._derived = frozenset(source.derived)
         self._rows = Rows(source.owned)
         self._ahead = ReadAhead[Read](

@@ -6,18 +6,17 @@ What was found is kept in `causeway.discovered` with its block, so that a reorg 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import Bug, ConfigurationError
-from causeway.chains.evm.abi import UndecodableLog
-from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.decoder import EventDecoder
-from causeway.chains.evm.ranges import LogRange, in_order
-from causeway.chains.evm.wire import WireLog
-from causeway.chains.protocol import LogFilter
+from causeway.chains.errors import UndecodableLog
+from causeway.chains.evm.ranges import in_order
+from causeway.chains.logs import LogChain, LogRange, WireLog
+from causeway.chains.protocol import Block, LogFilter
 from causeway.indexing.models import Discovered
 from causeway.indexing.source import Source
 
@@ -25,15 +24,24 @@ from causeway.indexing.source import Source
 _ADDRESSES_AT_ONCE = 500
 
 
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """The logs of a range that were asked for in parts."""
+
+    headers: Mapping[int, Block]
+    logs: Mapping[int, Sequence[WireLog]]
+    proved: bool
+
+
 class Family:
     """The factories of a source and what they made so far."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, chain: LogChain, source: Source) -> None:
         if source.factory is None:
             raise Bug("a family needs a factory")
         self._source = source
         self._event = source.abi.event(source.factory.event)
-        self._decoder = EventDecoder(self._event)
+        self._decoder = chain.decoder(self._event)
         names = [one.name for one in self._event.inputs]
         if source.factory.argument not in names:
             raise ConfigurationError(
@@ -41,8 +49,8 @@ class Family:
                 f"{source.factory.argument!r}"
             )
         self._argument = names.index(source.factory.argument)
-        self._factories = tuple(address.lower() for address in source.factory.addresses)
-        self._own = tuple(address.lower() for address in source.addresses)
+        self._factories = tuple(source.abi.address(address) for address in source.factory.addresses)
+        self._own = tuple(source.abi.address(address) for address in source.addresses)
         #: Known contracts; None: not read from the database yet.
         self._known: set[str] | None = None
 
@@ -83,7 +91,7 @@ class Family:
 
     async def read(
         self,
-        chain: EvmChain,
+        chain: LogChain,
         wanted: LogFilter,
         first: int,
         last: int,
@@ -117,7 +125,7 @@ class Family:
         for number in sorted({*began.logs, *rest.logs}):
             both = [*began.logs.get(number, ()), *rest.logs.get(number, ())]
             merged[number] = in_order(number, both, several=True)
-        return LogRange(rest.headers, merged, proved=began.proved and rest.proved)
+        return _Merged(rest.headers, merged, proved=began.proved and rest.proved)
 
     async def keep(self, session: AsyncSession, children: Sequence[tuple[str, int]]) -> None:
         """Note new contracts, in the transaction that applies their blocks."""

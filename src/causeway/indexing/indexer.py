@@ -21,6 +21,7 @@ from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import CausewayError, ChainBehind, ConfigurationError, TransientError
 from causeway.base.faults import fault_point
 from causeway.chains.evm.chain import EvmChain
+from causeway.chains.logs import LogChain
 from causeway.chains.protocol import Block
 from causeway.indexing import checkpoint as checkpoints
 from causeway.indexing import outbox, undo
@@ -80,7 +81,7 @@ class Indexer:
     def __init__(
         self,
         database: Database,
-        chain: EvmChain,
+        chain: LogChain,
         source: AnySource,
         *,
         clock: Clock = SYSTEM_CLOCK,
@@ -97,11 +98,15 @@ class Indexer:
         self._clock = clock
         self._poll_interval_s = poll_interval_s
         self._finality_depth = finality_depth
-        self._reading: Reading[Any] = (
-            BlockReading(chain, source)
-            if isinstance(source, BlockSource)
-            else EventReading(chain, source, max_range, every_header=every_header)
-        )
+        self._reading: Reading[Any]
+        if not isinstance(source, BlockSource):
+            self._reading = EventReading(chain, source, max_range, every_header=every_header)
+        elif isinstance(chain, EvmChain):
+            self._reading = BlockReading(chain, source)
+        else:
+            raise ConfigurationError(
+                f"source {source.name!r}: whole blocks cannot be read of {chain.name}"
+            )
         self._here: tuple[int, str] | None = None
         self._shrinking = Shrinking(clock, patience_s, patience_polls)
         self._observer = Observer(source.name, clock)

@@ -9,12 +9,12 @@ import numpy as np
 from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Numeric, SmallInteger, String
 from sqlalchemy.types import TypeEngine
 
-from causeway.chains.evm.abi import Parameter
-from causeway.chains.evm.words import Words, signed_64
+from causeway.chains.evm.words import signed_64
+from causeway.chains.logs import Argument, Words
 from causeway.store import packed
 
 
-def argument_field(one: Parameter, words: Words, kind: TypeEngine[Any]) -> packed.Field | None:
+def argument_field(one: Argument, words: Words, kind: TypeEngine[Any]) -> packed.Field | None:
     """Return an event's argument as a field; None where the pair of types has no fixed width."""
     number = one.type.startswith(("uint", "int")) and not (one.indexed and one.hashed)
     if number:
@@ -43,7 +43,7 @@ def place_field(values: Sequence[Any], kind: TypeEngine[Any]) -> packed.Field | 
     return None
 
 
-def _number(one: Parameter, words: Words, kind: TypeEngine[Any]) -> packed.Field | None:
+def _number(one: Argument, words: Words, kind: TypeEngine[Any]) -> packed.Field | None:
     if isinstance(kind, Integer):
         values = signed_64(words)
         if values is None or (one.type.startswith("uint") and len(values) and values.min() < 0):

@@ -11,8 +11,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import ConfigurationError
-from causeway.chains.evm.abi import Abi
-from causeway.chains.evm.wire import WireLog
+from causeway.chains.logs import ContractAbi, WireLog
 from causeway.chains.protocol import Block, Log, LogFilter
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Fact(msgspec.Struct, gc=False, eq=False):
     @property
     def log(self) -> Log:
         """The log itself; made on the first look, since most handlers never look."""
-        if isinstance(self.raw, WireLog):
+        if not isinstance(self.raw, Log):
             self.raw = self.raw.log()
         return self.raw
 
@@ -48,7 +47,7 @@ class Fact(msgspec.Struct, gc=False, eq=False):
     def log_index(self) -> int:
         """The place of the log in its block."""
         log = self.raw
-        return int(log.log_index, 16) if isinstance(log, WireLog) else log.log_index
+        return log.log_index if isinstance(log, Log) else int(log.log_index, 16)
 
     @property
     def transaction_hash(self) -> str:
@@ -161,7 +160,7 @@ class Source:
     name: str
     #: The name of the configured chain.
     chain: str
-    abi: Abi
+    abi: ContractAbi
     #: Contracts; none: the events of any contract, or with `factory` of the contracts it made.
     addresses: tuple[str, ...]
     #: The first block that can hold a fact.
@@ -226,7 +225,7 @@ class Source:
 
     def filter(self) -> LogFilter:
         """Return which logs to ask the chain for."""
-        addresses = tuple(address.lower() for address in self.addresses)
+        addresses = tuple(self.abi.address(address) for address in self.addresses)
         events = [self.abi.event(name) for name in self.events()]
         if any(event.anonymous for event in events):
             return LogFilter(addresses, ())  # nothing in their topics tells them apart

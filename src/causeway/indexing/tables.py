@@ -9,9 +9,7 @@ from sqlalchemy import DateTime, Integer, LargeBinary
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import ConfigurationError
-from causeway.chains.evm.decoder import EventDecoder
-from causeway.chains.evm.wire import WireLog
-from causeway.chains.evm.words import words_of
+from causeway.chains.logs import Decoder, WireLog
 from causeway.chains.protocol import Block
 from causeway.indexing.packing import argument_field, place_field
 from causeway.indexing.source import EventTable
@@ -73,7 +71,7 @@ def _place_column(place: str, *, as_bytes: bool, as_time: bool) -> _PlaceColumn:
 class TableWriter:
     """Fills an `EventTable` from the logs of its event."""
 
-    def __init__(self, declared: EventTable, decoder: EventDecoder) -> None:
+    def __init__(self, declared: EventTable, decoder: Decoder) -> None:
         self.table = declared.table
         self._decoder = decoder
         self._names = list(declared.columns)
@@ -143,7 +141,7 @@ class TableWriter:
         self, chain_id: int, logs: Sequence[WireLog], blocks: Sequence[Block]
     ) -> bytes | None:
         """Return all rows laid out at once; None where a column or a value has no fixed width."""
-        words = words_of(self._decoder.event, logs)
+        words = self._decoder.words(logs)
         if words is None:
             return None
         fields: list[packed.Field] = []

@@ -16,7 +16,7 @@ from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import ChainBehind, InvalidInput, NotFound
-from causeway.chains.evm.chain import EvmChain
+from causeway.chains.logs import LogChain
 from causeway.indexing import checkpoint as checkpoints
 from causeway.indexing.events import EventReading, Events
 from causeway.indexing.rows import Rows
@@ -72,7 +72,7 @@ class _Collected(Rows):
 
 async def verify(
     database: Database,
-    chain: EvmChain,
+    chain: LogChain,
     source: Source,
     first: int,
     last: int,

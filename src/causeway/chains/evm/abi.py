@@ -20,16 +20,13 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from causeway.base.errors import InvalidInput, TransactionReverted
+from causeway.chains.errors import UndecodableLog
 from causeway.chains.protocol import Log
 
 N = TypeVar("N", "EventAbi", "FunctionAbi")
 
 #: What every Solidity contract can raise, declared or not.
 _BUILTIN_ERRORS = (("Error", ("string",)), ("Panic", ("uint256",)))
-
-
-class UndecodableLog(InvalidInput):
-    """The log does not have the shape its event's ABI says."""
 
 
 def from_hex(text: str) -> bytes:
@@ -245,6 +242,10 @@ class Abi:
             return cls(msgspec.convert(data, list[_Entry]))
         except (OSError, ValueError, KeyError) as error:
             raise InvalidInput(f"not a contract ABI: {error}") from error
+
+    def address(self, text: str) -> str:
+        """Return a contract's address in the form in which logs name it."""
+        return text.lower()
 
     def event(self, name: str) -> EventAbi:
         """Return the event with that name or signature; `InvalidInput` when it is not one event."""

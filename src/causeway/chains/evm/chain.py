@@ -15,10 +15,12 @@ from causeway.base.errors import (
     TransactionReverted,
 )
 from causeway.chains.errors import BlockUnknown, WrongAnswer
+from causeway.chains.evm.abi import EventAbi
 from causeway.chains.evm.agreeing import AgreedHeads, coherent, headers_in
 from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.evm.ranges import LogRange, read_block, read_range
 from causeway.chains.evm.wire import WireBlock, WireFeeHistory, WireLog, WireReceipt
+from causeway.chains.evm.words import WordDecoder
 from causeway.chains.pool import Acceptance, ProviderPool
 from causeway.chains.protocol import Block, Finality, Log, LogFilter
 from causeway.chains.rpc import Call
@@ -94,6 +96,10 @@ class EvmChain:
     async def close(self) -> None:
         """Close the pool's connections."""
         await self.pool.close()
+
+    def decoder(self, event: EventAbi) -> WordDecoder:
+        """Return what decodes the logs of an event."""
+        return WordDecoder(event)
 
     # Blocks and logs
 

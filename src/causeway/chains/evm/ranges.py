@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 from prometheus_client import Counter
@@ -21,6 +21,7 @@ from causeway.base.errors import CausewayError, ChainBehind
 from causeway.chains.errors import BlockUnknown, RpcError, WrongAnswer
 from causeway.chains.evm.bloom import bloom_bits, bloom_of, denied, places_in
 from causeway.chains.evm.wire import WireBlock, WireLog, WireReceipt
+from causeway.chains.logs import WireLog as AnyWireLog
 from causeway.chains.protocol import Block, LogFilter
 
 if TYPE_CHECKING:
@@ -205,7 +206,10 @@ def _sort_in(
         here.append(wire)
 
 
-def in_order(number: int, wires: list[WireLog], *, several: bool = False) -> list[WireLog]:
+W = TypeVar("W", bound=AnyWireLog)
+
+
+def in_order(number: int, wires: list[W], *, several: bool = False) -> list[W]:
     """Return the logs of one block by their index, each once.
 
     Raises `WrongAnswer` when two different logs claim one place. `several`: they come from several
@@ -214,7 +218,7 @@ def in_order(number: int, wires: list[WireLog], *, several: bool = False) -> lis
     places = [int(wire.log_index, 16) for wire in wires]
     if not several and places == sorted(set(places)):
         return wires
-    by_place: dict[int, WireLog] = {}
+    by_place: dict[int, W] = {}
     for place, wire in zip(places, wires, strict=True):
         other = by_place.setdefault(place, wire)
         if other is not wire and (other.topics, other.data) != (wire.topics, wire.data):

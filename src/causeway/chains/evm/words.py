@@ -14,13 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from causeway.chains.evm.abi import EventAbi, Parameter
-from causeway.chains.evm.decoder import RawLog, is_static
+from causeway.chains.evm.decoder import EventDecoder, RawLog, is_static
 
 Words = npt.NDArray[np.uint8]
 
 _SIZED = re.compile(r"(uint|int|bytes)(\d+)")
 _WORD = 32
 _PREFIX = np.frombuffer(b"0x", np.uint8)
+
+
+class WordDecoder(EventDecoder):
+    """Decodes the logs of one event, also all at once."""
+
+    def words(self, logs: Sequence[RawLog]) -> list[Words] | None:
+        """Return 32 bytes a log for each argument; see `words_of`."""
+        return words_of(self.event, logs)
 
 
 def words_of(event: EventAbi, logs: Sequence[RawLog]) -> list[Words] | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from causeway.base.errors import InvalidInput, TransactionReverted
-from causeway.chains.evm.abi import UndecodableLog
+from causeway.chains.errors import UndecodableLog
 from causeway.chains.protocol import Log
 from causeway.chains.starknet import felts
 from causeway.chains.starknet.types import Definition, Struct, Type, TypeBook

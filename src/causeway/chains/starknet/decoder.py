@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from causeway.chains.evm.abi import UndecodableLog
+from causeway.chains.errors import UndecodableLog
 from causeway.chains.starknet import types
 from causeway.chains.starknet.abi import EventAbi, Parameter
 from causeway.chains.starknet.felts import ADDRESS_BOUND, PRIME, SHORT
