@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eth_abi.abi import encode
@@ -13,6 +13,7 @@ from causeway.chains.endpoint import Endpoint, SecretUrl
 from causeway.chains.evm.abi import Abi
 from causeway.chains.evm.chain import EvmChain
 from causeway.chains.evm.signer import LocalSigner, SignedTransaction
+from causeway.chains.logs import LogChain
 from causeway.chains.pool import ProviderPool
 from causeway.indexing.indexer import Indexer
 from causeway.indexing.source import Fact, OnUndone, Source
@@ -274,10 +275,10 @@ async def settle(one: Indexer) -> None:
 
 
 async def assert_as_fresh(
-    database: Database, chain: EvmChain, book: Book, address: str, start_block: int = 1
+    database: Database, chain: LogChain, book: Book, address: str, start_block: int = 1
 ) -> None:
     """The rows are those of an index that has seen only the chain as it is now."""
-    fresh = Book("fresh")
+    fresh = replace(book, schema="fresh")
     await fresh.create(database)
     source = fresh.source("fresh", address, start_block)
     await settle(Indexer(database, chain, source, patience_s=0.0))

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from causeway.base.errors import ChainBehind
 from causeway.chains.evm.chain import EvmChain
+from causeway.chains.logs import LogChain
 from causeway.indexing.indexer import Indexer
 from causeway.store.engine import Database
 from tests.chain.ledger import Book, Ledger, assert_as_fresh, drop, put, settle
@@ -27,7 +28,7 @@ class Story:
     """Random things that happen to a chain and to those who read it; told again by its seed."""
 
     def __init__(
-        self, seed: int, database: Database, chain: EvmChain, book: Book, ledger: Ledger, start: int
+        self, seed: int, database: Database, chain: LogChain, book: Book, ledger: Ledger, start: int
     ) -> None:
         self.chance = random.Random(seed)
         self.ledger = ledger
@@ -108,7 +109,7 @@ async def forget(database: Database) -> None:
 
 
 async def tell(
-    stories: range, length: int, database: Database, chain: EvmChain, book: Book, ledger: Ledger
+    stories: range, length: int, database: Database, chain: LogChain, book: Book, ledger: Ledger
 ) -> None:
     for seed in stories:
         await forget(database)
