@@ -36,7 +36,8 @@ _BUSY = text(
             OR status = 'resting' AND again_at <= :now)
         OR EXISTS (SELECT FROM motify.settlements
             WHERE status IN ('measuring', 'declared', 'finalizing')
-              AND (next_at IS NULL OR lease_until > clock_timestamp()))
+              AND (next_at IS NULL OR next_at <= clock_timestamp()
+                OR lease_until > clock_timestamp()))
         OR EXISTS (SELECT FROM motify.settlements WHERE status = 'live' AND end_time <= :now)
         OR EXISTS (SELECT FROM causeway.relayer_units u LEFT JOIN causeway.relayer_transactions t
             ON t.id = u.tx_id WHERE u.app = 'motify' AND :sends

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import incidents
 from causeway.apps.motify.chain_time import final_block, seconds
-from causeway.apps.motify.context import SOURCE, MotifyContext, contract_of
+from causeway.apps.motify.context import CHAIN, SOURCE, MotifyContext, contract_of
 from causeway.apps.motify.contract import Challenge
 from causeway.apps.motify.goals import Provider, api_type_of
 from causeway.apps.motify.models import FarcasterAccount, Score, Settlement
@@ -47,7 +47,7 @@ async def watch(ctx: MotifyContext, lease: Lease | None = None) -> None:
         ended = await _end(session, now)
         due = await _wake(session, ctx, now)
         await _remind_unconnected(session, ctx, now)
-        hurried = await _hurry(session, ctx, now)
+        hurried = await _hurry(session, ctx, now, block.number)
     await _warn(ctx, now)
     await _time_out(ctx, now)
     if ctx.ring is not None:
@@ -212,7 +212,7 @@ async def _wake(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:
     return woken.first() is not None or late.first() is not None
 
 
-async def _hurry(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:
+async def _hurry(session: AsyncSession, ctx: MotifyContext, now: int, final: int) -> bool:
     """Have challenges looked at whose readings are all in, or whose deadline has passed."""
     due = await session.execute(
         text(
@@ -220,18 +220,24 @@ async def _hurry(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:
             "WHERE status = 'measuring' AND (waits_for = 'readings' AND NOT EXISTS (SELECT "
             "FROM motify.scores WHERE settlement_id = c.id AND status IN "
             "('waiting', 'measuring', 'resting')) "
-            "OR waits_for IN ('readings', 'deadline') AND end_time <= :decided) RETURNING true"
+            "OR waits_for IN ('readings', 'deadline') AND end_time <= :decided "
+            "OR waits_for = 'sending' AND :sends) RETURNING true"
         ),
-        {"decided": now - TIMEOUT_S + ctx.settings.decide_before_timeout_seconds},
+        {
+            "sends": CHAIN in ctx.relayers,
+            "decided": now - TIMEOUT_S + ctx.settings.decide_before_timeout_seconds,
+        },
     )
     # What somebody else finalized is archived without waiting for the next look.
     await session.execute(
         text(
-            "UPDATE motify.settlements s SET next_at = NULL FROM motify.chain_challenges c "
-            "WHERE s.status = 'finalizing' AND s.next_at IS NOT NULL AND c.results_finalized "
-            "AND c.chain_id = s.chain_id AND c.contract_address = s.contract_address "
-            "AND c.challenge_id = s.challenge_id"
-        )
+            "UPDATE motify.settlements s SET next_at = NULL FROM motify.chain_events e "
+            "WHERE s.status = 'finalizing' AND s.next_at IS NOT NULL "
+            "AND e.chain_id = s.chain_id AND e.contract_address = s.contract_address "
+            "AND e.challenge_id = s.challenge_id AND e.event = 'DonationsFinalized' "
+            "AND e.block_number <= :final"
+        ),
+        {"final": final},
     )
     return due.first() is not None
 

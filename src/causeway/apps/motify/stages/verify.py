@@ -45,7 +45,7 @@ async def verify(ctx: MotifyContext, claim: Claim) -> Outcome:
     )
     if challenge is None or challenge.undeclared:
         left = 0 if challenge is None else len(challenge.undeclared)
-        return Retry(1, f"{left} results are not final on chain yet", counts=False)
+        return Retry(5, f"{left} results are not final on chain yet", counts=False)
     async with ctx.database.transaction() as session:
         for one in challenge.participants:
             ours = frozen.get(one.wallet)
