@@ -13,6 +13,7 @@ from causeway.app import AnyApp
 from causeway.base import logging
 from causeway.base.settings import KernelSettings, Settings, describe, load
 from causeway.cli import connections, index, relayer
+from causeway.cli.backfills import bars
 from causeway.relayer.settings import RelayerEnvironment
 from causeway.runtime import discover
 
@@ -96,8 +97,14 @@ def _serve(
     kernel = load(KernelSettings)
     overrides = {k: v for k, v in (("host", host), ("port", port)) if v is not None}
     kernel = kernel.model_copy(update=overrides)
-    logging.configure(kernel.log_level, kernel.log_format)
-    run_process(found, kernel, api=api, worker=worker, only=only)
+    screen = Console(stderr=True)
+    if not worker or not screen.is_terminal or kernel.log_format == "json":
+        logging.configure(kernel.log_level, kernel.log_format)
+        run_process(found, kernel, api=api, worker=worker, only=only)
+        return
+    with bars(screen) as stream:
+        logging.configure(kernel.log_level, kernel.log_format, stream)
+        run_process(found, kernel, api=api, worker=worker, only=only)
 
 
 def migrate(

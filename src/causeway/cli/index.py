@@ -19,6 +19,7 @@ from causeway.base.clock import SYSTEM_CLOCK, iso
 from causeway.base.errors import InvalidInput, NotFound
 from causeway.base.settings import KernelSettings, load
 from causeway.chains.evm.chain import EvmChain
+from causeway.cli.backfills import duration
 from causeway.indexing.progress import SourceStatus, statuses, time_left_s
 from causeway.indexing.source import Source
 from causeway.indexing.verifying import Comparison, verify
@@ -73,7 +74,7 @@ def status(as_json: Json = False) -> None:
             f"{one.applied:,}",
             f"{one.head:,}",
             f"{one.behind:,}",
-            "-" if not one.behind else "stands still" if left is None else _time(left),
+            "-" if not one.behind else "stands still" if left is None else duration(left),
             str(one.waiting),
             one.problem or "well",
         )
@@ -224,9 +225,3 @@ async def _database() -> AsyncGenerator[Database]:
     async with open_database(load(KernelSettings)) as database:
         await migrate.upgrade(database, [migrate.kernel_line()])
         yield database
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -147,6 +147,7 @@ class Indexer:
 
     async def rest(self) -> None:
         """Stop reading ahead."""
+        self._observer.stopped()
         self._reading.read_ahead(1)
         await self._reading.rest()
 
