@@ -388,6 +388,16 @@ async def test_what_is_not_there_is_not_found(m: Served) -> None:
     assert answer.status_code == 404  # nothing is decided
 
 
+async def nothing_is_known_until_a_cron_asks(m: Served) -> None:
+    """Without a worker, the job reads the chain itself; and again, with nothing new."""
+    assert await m.world.rows("SELECT FROM motify.chain_challenges") == []
+    for _ in range(2):
+        indexed = await body(await m.job("POST", "/jobs/index-and-cache"))
+        assert indexed["index"]["fetched"] == 1
+        assert indexed["details"] == {"ready": 1, "participants_indexed": 3}
+    assert await m.world.rows("SELECT FROM causeway.leases WHERE expires_at > now()") == []
+
+
 async def test_a_preview_of_what_nobody_read_reads_it_and_keeps_nothing(
     database_url: str,
     anvil: AnvilNode,
@@ -405,6 +415,8 @@ async def test_a_preview_of_what_nobody_read_reads_it_and_keeps_nothing(
         await m.world.travel_to(end - 10)
         assert (await m.job("POST", f"/jobs/declare-preview/{challenge}")).status_code == 409
         await m.world.travel_to(end)
+        await nothing_is_known_until_a_cron_asks(m)
+        await m.execute("DELETE FROM motify.settlements")
         seen = await preview(m, challenge)
         assert seen["state"] == {"status": None, "frozen": False, "waits_for": None}
         shares = dict.fromkeys((one.lower() for one in wallets), 10_000)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from causeway.apps.motify import preview, processing
 from causeway.apps.motify.context import Ctx
-from causeway.apps.motify.refreshing import refresh
+from causeway.apps.motify.read_now import read_now
 from causeway.apps.motify.schemas import ChallengeId
 from causeway.auth.bearer import check_local, is_loopback
 from causeway.base.errors import CausewayError, ConfigurationError, NotAllowed, NotAuthenticated
@@ -28,9 +28,6 @@ from causeway.base.settings import given
 from causeway.runtime.problems import status_of
 
 log = structlog.get_logger(__name__)
-
-#: Rounds of reading what changed, of up to fifty challenges each, that one call makes.
-_MOST_ROUNDS = 200
 
 _CLOSED = "set CRON_SECRET, and send it as x-cron-secret, to open /jobs"
 
@@ -97,10 +94,8 @@ router = APIRouter(
 
 @router.post("/index-and-cache")
 async def index_and_cache(ctx: Ctx) -> dict[str, Any]:
-    """Read what changed on chain, and say what is known and what is due."""
-    for _ in range(_MOST_ROUNDS):
-        if not await refresh(ctx):
-            break
+    """Read the chain to its head, and say what is known and what is due."""
+    await read_now(ctx)
     index, details = await processing.index_report(ctx)
     return {"ok": True, "index": index, "details": details}
 
