@@ -115,21 +115,22 @@ def run(
     pauses: Sequence[tuple[float, float]] = (),
     changing: float = 0.0,
     has_counter: bool = False,
+    every_s: float = 1.0,
 ) -> Run:
-    """Run from one place of a way to another, one fix a second.
+    """Run from one place of a way to another, one fix a second or every so many.
 
     `pauses` are when and how long he stood; `changing` is the share by which the speed swings.
     """
     end_m = way.length_m if end_m is None else end_m
     slowest = speed_mps * (1 - changing)
-    t = np.arange(0.0, (end_m - start_m) / slowest + sum(p[1] for p in pauses) + 2, 1.0)
+    t = np.arange(0.0, (end_m - start_m) / slowest + sum(p[1] for p in pauses) + 2, every_s)
     speed = speed_mps * (1 + changing * np.sin(2 * np.pi * t / 90))
     for at, lasting in pauses:
         speed[(t >= at) & (t < at + lasting)] = 0.0
-    s = start_m + np.concatenate(([0.0], np.cumsum(speed[:-1])))
+    s = start_m + np.concatenate(([0.0], np.cumsum(speed[:-1] * every_s)))
     kept = s < end_m + speed_mps
     t, s = t[kept], s[kept]
-    seen = way.at(s) + noise(len(t), sigma_m, lasting_s, np.random.default_rng(seed))
+    seen = way.at(s) + noise(len(t), sigma_m, lasting_s / every_s, np.random.default_rng(seed))
     lat, lng = PLACE.unproject(seen)
     accuracy_m = max(sigma_m, 3.0)
     counted = s - s[0] if has_counter else [None] * len(t)

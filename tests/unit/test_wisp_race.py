@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from causeway.apps.wisp.domain.clean import clean
 from causeway.apps.wisp.domain.curve import Curve
-from causeway.apps.wisp.domain.fixes import Fix
+from causeway.apps.wisp.domain.fixes import Fix, faults
 from causeway.apps.wisp.domain.ghost import Ghost
 from causeway.apps.wisp.domain.race import MILE_M, Race, Rules, Standing
 from causeway.apps.wisp.domain.result import Result, result_of, rounded
@@ -33,6 +33,9 @@ from tests.wisp_tracks import (
 )
 
 ROUTE = Rules(mode="route")
+#: A circle of 300 m, where straight on is soon somewhere else.
+_AROUND = np.linspace(0, 2 * np.pi, 100)
+ROUND = Way.of(300 / 2 / np.pi * np.column_stack((np.sin(_AROUND), 1 - np.cos(_AROUND))))
 
 
 def raced(race: Race, run: Run) -> list[Standing]:
@@ -132,10 +135,27 @@ def test_a_ghost_that_was_recorded_in_noise_is_raced_fairly(
     assert np.percentile(np.abs(errors), 95) < p95_s
 
 
+@pytest.mark.parametrize("every_s", [0.2, 0.5, 2.0, 5.0])
+def test_the_gap_is_as_right_at_other_rates(every_s: float) -> None:
+    way = out_and_back(1200)
+    runs = [run(way, sigma_m=5.0, seed=seed, every_s=every_s) for seed in range(4)]
+    errors = np.concatenate([np.abs(gap_errors(way, one)) for one in runs])
+    assert np.median(errors) <= 1.3
+    assert np.percentile(errors, 95) <= 3.2
+
+
 @pytest.mark.parametrize("start_m", [-45.0, 45.0])
-@pytest.mark.parametrize("way", [out_and_back(1200), laps(10)], ids=["out and back", "ten laps"])
+@pytest.mark.parametrize(
+    "way",
+    [out_and_back(1200), laps(10), ROUND],
+    ids=["out and back", "ten laps", "round"],
+)
 def test_a_start_before_or_behind_the_line_is_seen(way: Way, start_m: float) -> None:
     one = run(way, sigma_m=3.0, start_m=start_m)
+    if way is ROUND and start_m < 0:
+        # Before the line of a loop is its end.
+        late = run(way, sigma_m=3.0, start_m=way.length_m + start_m).fixes[: int(-start_m / 3.3)]
+        one = Run(one.t, one.s, late + one.fixes[len(late) :])
     errors = gap_errors(way, one)
     assert np.median(np.abs(errors[30:])) < 1.3
 
@@ -302,6 +322,13 @@ def test_somewhere_else_the_race_is_by_distance() -> None:
     assert race.s == pytest.approx(1000, rel=0.03)
 
 
+def test_who_stands_gets_nowhere_by_noise() -> None:
+    race = Race(Ghost.goal(1000, 300))
+    for fix in run(straight(1000), sigma_m=3.0, lasting_s=20.0, pauses=((0, 600),)).fixes[:600]:
+        race.add(fix)
+    assert race.s < 40
+
+
 def test_the_other_way_round_the_race_is_by_distance() -> None:
     way = laps(3)
     backwards = Way.of(way.xy[::-1])
@@ -454,6 +481,19 @@ def test_a_projection_at_an_even_pace_is_within_one_per_cent() -> None:
             break
         if standing.s > 0.2 * way.length_m:
             assert standing.projected_finish == pytest.approx(way.length_m / 3.3, rel=0.01)
+
+
+def test_what_a_fix_cannot_be_is_named() -> None:
+    assert faults(Fix(1.0, 45.0, 7.0, 5.0, 10.0, 200.0, 150, 180)) == []
+    wrong = Fix(-1.0, 91.0, float("nan"), heart_rate=300)
+    assert [(one.path, one.value) for one in faults(wrong)] == [
+        ("t", "-1"),
+        ("lat", "91"),
+        ("lng", "nan"),
+        ("heart_rate", "300"),
+    ]
+    assert [one.allowed for one in faults(Fix(1.0, lat=1.0))] == ["both or neither"]
+    assert [one.path for one in faults(Fix(1.0))] == ["lat, lng, distance_m"]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.5, 1), (-0.5, -1), (2.4, 2), (-38.08, -38)])

@@ -132,6 +132,16 @@ def test_a_run_raced_against_itself_is_level() -> None:
     assert replay(ghost, run.track, Rules(mode="route", clock="moving")).splits == race.splits
 
 
+def test_a_track_in_any_order_is_the_same_race() -> None:
+    run = recorded("4801048867_strava.gpx.gz")
+    ghost = Ghost.of_run(run, 0.0, 5000.0)
+    shuffled = run.track.at(np.random.default_rng(1).permutation(len(run.track)))
+    first, second = replay(ghost, run.track), replay(ghost, shuffled)
+    assert result_of(first) == result_of(second)
+    assert first.events == second.events
+    assert np.array_equal(clean(shuffled).s, run.s)
+
+
 # Cleaning.
 
 
@@ -265,6 +275,13 @@ def test_a_record_may_be_a_stretch_of_a_longer_run_and_pauses_count() -> None:
     assert RECORD_DISTANCES_M[-1] == 42195
 
 
+def test_standing_before_an_effort_is_no_part_of_it() -> None:
+    s = np.concatenate((3.0 * ticks(101), np.full(60, 300.0), 300 + 4.0 * ticks(101)[1:]))
+    found = best_effort(s, ticks(len(s)), 400)
+    assert found is not None
+    assert (found.time, found.start_s) == (pytest.approx(100), pytest.approx(160))
+
+
 def test_an_effort_over_a_gap_without_distance_says_so() -> None:
     xy = even(1000, 3.0)
     keep = np.r_[0:100, 180 : len(xy)]
@@ -291,7 +308,8 @@ def test_best_efforts_take_linear_time() -> None:
     seconds(1000)
     few = min(seconds(20_000) for _ in range(3))
     many = min(seconds(200_000) for _ in range(3))
-    assert many < 30 * few
+    # Ten times as many; the square would be a hundred times.
+    assert many < 50 * few
 
 
 # Climbs and hills.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from causeway.base.errors import Field
+
 #: Nobody runs faster, in m/s.
 FASTEST_MPS = 12.0
 #: The best a fix is believed, and what is assumed when the accuracy is not sent, metres.
@@ -28,6 +30,33 @@ class Fix:
     elevation_m: float | None = None
     heart_rate: int | None = None
     cadence: int | None = None
+
+
+#: What a field of a fix may be; the fastest and the longest that anybody has run, and some.
+_ALLOWED = (
+    ("t", 0.0, 14 * 86_400.0, "0..1209600 seconds since the start"),
+    ("lat", -90.0, 90.0, "-90..90"),
+    ("lng", -180.0, 180.0, "-180..180"),
+    ("accuracy_m", 0.0, 1e6, "0..1000000 metres"),
+    ("distance_m", 0.0, 2e6, "0..2000000 metres"),
+    ("elevation_m", -500.0, 10_000.0, "-500..10000 metres"),
+    ("heart_rate", 20, 260, "20..260 beats a minute"),
+    ("cadence", 0, 400, "0..400 steps a minute"),
+)
+
+
+def faults(fix: Fix) -> list[Field]:
+    """Return what of a fix cannot be, field by field; nothing when it can."""
+    found = [
+        Field(name, f"{value:g}", allowed)
+        for name, least, most, allowed in _ALLOWED
+        if (value := getattr(fix, name)) is not None and not least <= value <= most
+    ]
+    if (fix.lat is None) != (fix.lng is None):
+        found.append(Field("lat, lng", f"{fix.lat}, {fix.lng}", "both or neither"))
+    if fix.lat is None and fix.lng is None and fix.distance_m is None:
+        found.append(Field("lat, lng, distance_m", "none of them", "a place, a distance or both"))
+    return found
 
 
 def sigma_m(accuracy_m: float | None) -> float:

@@ -24,6 +24,8 @@ OFF_ROUTE_M, OFF_ROUTE_S = 35.0, 20.0
 MISFIT_M, MISFIT_S = 20.0, 5.0
 #: A runner may start within this distance of the line, or three times the accuracy, metres.
 START_M = 50.0
+#: Fixes that come sooner after another bring nothing new, for they err alike.
+LEAST_STEP_S = 0.5
 #: Without a fix for longer than this the signal is lost, seconds.
 LOST_S = 10.0
 #: On return one may have advanced so much of what was covered, plus so many metres.
@@ -152,6 +154,8 @@ class Follower:
         within = max(OFF_ROUTE_M, 3 * sigma)
         if self._left is None:
             dt = t - self._seen_at
+            if dt < LEAST_STEP_S:
+                return
             if dt <= LOST_S:
                 found = self.progress.step(dt, x, y, sigma, self.odometer.moving_mps, within)
             else:

@@ -50,7 +50,7 @@ AROUND = round(15.0 / STEP_M)
 #: Cells that the spread of a standing runner's motion may go back.
 _BACK = 3
 #: Kernels are kept for speeds and spreads in these parts of a cell.
-_PARTS = 8
+_PARTS = 32
 
 
 @lru_cache(4096)
@@ -175,18 +175,20 @@ class Progress:
         belief[1, _BACK : _BACK + width] = changed[1]
         if cut or over:
             belief = belief[:, cut : high - low - over]
-        fit *= INDEPENDENCE
+        # Ten fixes of one second know no more than one.
+        part = min(dt, 1.0)
+        fit *= INDEPENDENCE * part
         np.exp(fit, fit)
         fit += FLOOR
         belief *= fit
         # A turning point looks like a stop to the filter: what is seen to move does not stand.
         seen = moving_mps - MIDDLE_SHARE * self.speed_mps
-        belief[0] *= math.exp(min(dt, 1.0) * max(-MOST_SEEN_MPS, min(seen, MOST_SEEN_MPS)))
+        belief[0] *= math.exp(part * max(-MOST_SEEN_MPS, min(seen, MOST_SEEN_MPS)))
         self._belief = belief
         self._low = low + cut
         expected = self.mean_m + self.speed_mps * dt * (1 - self.standing)
         self._publish()
-        surprise_mps = (1 - self.standing) * (self.mean_m - expected) / dt
+        surprise_mps = (1 - self.standing) * (self.mean_m - expected) / max(dt, 1.0)
         speed = self.speed_mps + LEARNING * surprise_mps
         self.speed_mps = min(max(speed, SLOWEST_PACE_MPS), FASTEST_PACE_MPS)
         return True

@@ -90,7 +90,7 @@ def best_effort(s: Floats, t: Floats, metres: float, gaps: Sequence[Gap] = ()) -
         return None
     ends = s - metres
     starts = np.concatenate((s[s <= ends[-1] + 1e-6], ends[ends >= s[0] - 1e-6]))
-    starts = np.clip(np.sort(starts), s[0], s[-1] - metres)
+    starts = np.clip(np.sort(starts, kind="stable"), s[0], s[-1] - metres)
     begins = times_at(s, t, starts, last=True)
     spent = times_at(s, t, starts + metres) - begins
     best = int(np.argmin(spent))
