@@ -427,6 +427,7 @@ async def test_previews_may_call_by_a_pattern_that_fits_the_whole_origin(serve: 
         for origin in (
             "https://motify-abc1.vercel.app.evil.example",
             "https://evil.example/https://pr1.example",
+            "https://pr1.example.evil.example",
             "https://motify-abc1xvercel.app",
             "https://motify.live",
         ):

@@ -10,12 +10,13 @@ from typing import Any
 import httpx2
 import pytest
 import pytest_asyncio
-from eth_abi.abi import decode
+from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
 from causeway.apps.motify import explaining
 from causeway.sandbox.anvil import AnvilNode, DevAccount
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
+from tests.chain.proxy import fault_proxy
 from tests.glisk_app import personal_sign, until
 from tests.motify_app import WAKA_KEY, Served, moment, served_motify
 from tests.motify_world import DAY, contributions
@@ -440,3 +441,52 @@ async def test_a_preview_of_what_nobody_read_reads_it_and_keeps_nothing(
         assert BOB.address.lower() not in json.dumps(seen["declare"])
         short = await body(await m.job("POST", f"/jobs/declare-preview/{challenge}"))
         assert "items_detail" not in short
+
+
+def missing(method: str) -> tuple[int, str, Any]:
+    return -32601, f"the method {method} does not exist/is not available", None
+
+
+async def test_a_preview_on_a_node_that_cannot_do_much(
+    database_url: str,
+    anvil: AnvilNode,
+    motify_contract: MotifyContract,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        fault_proxy(anvil.url) as node,
+        served_motify(
+            database_url,
+            anvil,
+            motify_contract,
+            monkeypatch,
+            WEB3_RPC_URL=node.url,
+            MAX_FEE_GWEI="0.000001",
+        ) as m,
+    ):
+        challenge, _, end = await m.world.challenge({ANN.address: 10 * USDC}, days=1)
+        await m.world.travel_to(end)
+        seen = await preview(m, challenge)
+        fees = seen["declare"]["fee_params_preview"]
+        # Above the cap nothing is sent, and a cap never has a tip above it.
+        assert fees["waits"] is True
+        assert fees["maxFeePerGas"] == 1_000 == fees["maxPriorityFeePerGas"]
+        assert seen["declare"]["fee_params_preview_mode"] == "eip1559-env"
+
+        node.errors = {name: missing(name) for name in ("eth_feeHistory", "eth_simulateV1")}
+        refusal = keccak(text="Error(string)")[:4] + encode(["string"], ["Not authorized"])
+        node.errors["eth_estimateGas"] = (3, "execution reverted", "0x" + refusal.hex())
+        seen = await preview(m, challenge)
+        assert seen["items"] == 1
+        assert seen["declare"]["fee_params_preview_mode"] == "legacy-fallback"
+        assert seen["declare"]["fee_params_preview"]["gasPrice"] > 0
+        assert seen["simulation"]["ok"] is False
+        assert seen["simulation"]["on_chain_then"] is None
+        (call,) = seen["simulation"]["calls"]
+        assert (call["ok"], "Not authorized" in call["revert"]) == (False, True)
+
+        node.errors = {}
+        node.status = 503
+        silent = await body(await m.job("POST", f"/jobs/declare-preview/{challenge}"), 503)
+        assert silent["ok"] is False
+        assert node.url not in silent["error"]
