@@ -151,6 +151,19 @@ async def test_a_key_that_is_not_the_owner_s_stops_the_start(
     assert (await motify("list")).code == 0
 
 
+async def test_another_scale_than_the_contract_s_stops_the_start(
+    ended: tuple[World, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAKE_TOKEN_DECIMALS", "18")
+    refused = await motify("list")
+    assert refused.code == 1
+    assert "STAKE_TOKEN_DECIMALS is 18; stakes have 6 in this contract" in refused.error
+    monkeypatch.setenv("MOTIFY_CONTRACT_ADDRESS", "0x" + "77" * 20)
+    refused = await motify("list")
+    assert refused.code == 1
+    assert "does not answer as Motify does" in refused.error
+
+
 async def test_the_abi_of_an_older_deployment_is_refused(
     ended: tuple[World, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
+from tests.glisk_app import until
 from tests.motify_world import DAY, contributions, running_motify
 
 
@@ -35,3 +36,42 @@ async def test_the_worked_example_is_paid_to_the_last_unit(
         paid = await contract.usdc_of([ann, bob, cyd, recipient])
         # Each was given 100 before staking.
         assert paid == {ann: 100 * USDC, bob: 90 * USDC, cyd: 75 * USDC, recipient: 31_500_000}
+
+
+async def test_a_joining_that_is_reorganised_away_is_forgotten_with_what_was_read_of_it(
+    database_url: str, anvil: AnvilNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = await MotifyContract.deploy(anvil)
+    ann, bob = (one.address.lower() for one in people(2))
+    async with running_motify(database_url, anvil, contract, monkeypatch) as world:
+        challenge, _, _ = await world.challenge({ann: USDC})
+        await contract.fund([bob], USDC)
+        await world.mine(3)
+        height = await anvil.height()
+        await contract.join(challenge, {bob: USDC})
+
+        async def staked() -> set[tuple[str, int]]:
+            rows = await world.rows(
+                "SELECT participant_address AS w, initial_amount AS a "
+                "FROM motify.chain_participants"
+            )
+            return {(row["w"], int(row["a"] or 0)) for row in rows}
+
+        async def both() -> bool:
+            return await staked() == {(ann, USDC), (bob, USDC)}
+
+        await until(both)
+        await anvil.rollback(await anvil.height() - height)
+        await world.mine(6)
+
+        async def one() -> bool:
+            return await staked() == {(ann, USDC)}
+
+        await until(one)
+        counted = "SELECT participant_count AS n, read_block FROM motify.chain_challenges"
+
+        async def read_again() -> bool:
+            row = (await world.rows(counted))[0]
+            return row["n"] == 1 and row["read_block"] is not None
+
+        await until(read_again)

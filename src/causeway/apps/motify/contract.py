@@ -37,6 +37,8 @@ _EXPECTED: Final = {
     "getParticipantInfo": (_PARTICIPANT,),
     "nextChallengeId": ("uint256",),
     "owner": ("address",),
+    "BASIS_POINTS_DIVISOR": ("uint256",),
+    "USDC_DECIMALS": ("uint256",),
 }
 
 #: Participants asked for one by one in one batch of questions.
@@ -147,6 +149,15 @@ class Contract:
         kinds = [one.type.replace("string", "bytes") for one in function.outputs]
         place = [one.name for one in function.outputs].index("resultsFinalized")
         return bool(_decoded(kinds, answer)[place])
+
+    async def scale(self, at: At = "latest") -> tuple[int, int]:
+        """Return what a whole share is in the contract, and the decimals of stakes."""
+        names = ("BASIS_POINTS_DIVISOR", "USDC_DECIMALS")
+        found: list[int] = []
+        for name in names:
+            answer = await self._call(name, at=at)
+            found.append(int(str(self.abi.decode_result(name, answer)[0])))
+        return found[0], found[1]
 
     async def owner(self, at: At = "latest") -> str:
         """Return who may declare results, lower case."""

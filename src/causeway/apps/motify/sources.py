@@ -21,7 +21,13 @@ from causeway.apps.motify.models import (
     ChainParticipant,
 )
 from causeway.apps.motify.services import owners_of
-from causeway.base.errors import ConfigurationError, TransientError
+from causeway.apps.motify.shares import BASIS_POINTS
+from causeway.base.errors import (
+    ConfigurationError,
+    InvalidInput,
+    TransactionReverted,
+    TransientError,
+)
 from causeway.indexing.source import Fact, Source, Undone, find_deployment_block
 
 log = structlog.get_logger(__name__)
@@ -41,6 +47,7 @@ async def sources(ctx: MotifyContext) -> Sequence[Source]:
     contract = ctx.settings.contract
     if contract is None or CHAIN not in ctx.chains:
         return ()
+    await require_scale(ctx)
     await require_owner(ctx)
     handlers = Handlers(ctx.settings.chain_id, contract)
     return (
@@ -55,6 +62,38 @@ async def sources(ctx: MotifyContext) -> Sequence[Source]:
             on_undone=handlers.undone,
         ),
     )
+
+
+async def require_scale(ctx: MotifyContext) -> None:
+    """Refuse to start when the contract counts shares or stakes in another scale than we do.
+
+    A chain that does not answer now is asked again at the next start; nothing can be declared
+    while it does not answer.
+    """
+    try:
+        whole, decimals = await contract_of(ctx).scale()
+    except TransientError as error:
+        log.warning("scale_not_checked_yet", error=error)
+        return
+    except (InvalidInput, TransactionReverted):
+        address = ctx.settings.contract
+        raise ConfigurationError(
+            [f"MOTIFY_CONTRACT_ADDRESS: what is at {address} does not answer as Motify does"],
+            hint="check the address and CHAIN_ID",
+        ) from None
+    problems: list[str] = []
+    if whole != BASIS_POINTS:
+        problems.append(
+            f"MOTIFY_CONTRACT_ADDRESS: a whole share is {whole} in this contract; "
+            f"shares are computed in {BASIS_POINTS} basis points"
+        )
+    if decimals != ctx.settings.stake_token_decimals:
+        problems.append(
+            f"STAKE_TOKEN_DECIMALS is {ctx.settings.stake_token_decimals}; "
+            f"stakes have {decimals} in this contract"
+        )
+    if problems:
+        raise ConfigurationError(problems)
 
 
 async def require_owner(ctx: MotifyContext) -> None:
