@@ -332,6 +332,18 @@ def test_the_climb_does_not_depend_on_the_rate_of_recording(every_m: float) -> N
     assert found.gain_m == pytest.approx(dense.gain_m, rel=0.03)
 
 
+def test_altitudes_by_satellites_do_not_climb_by_noise() -> None:
+    s = 3.0 * ticks(3000)
+    altitude = 200 + np.random.default_rng(2).normal(0, 2.5, len(s))
+    smooth, raw = (
+        elevation.climb(elevation.profile(s, altitude, kind), "gps")
+        for kind in ("gps", "barometric")
+    )
+    assert smooth is not None
+    assert raw is not None
+    assert smooth.gain_m < 100 < raw.gain_m
+
+
 @pytest.mark.parametrize(
     ("heights", "gain", "loss"),
     [
@@ -442,6 +454,17 @@ def test_a_ghost_is_raced_anywhere_on_earth(where: tuple[float, float]) -> None:
     assert result.mode == "route"
     assert result.result_status == "won" or abs(result.time_difference_ms) < 2000
     assert abs(result.time_difference_ms) < 2000
+
+
+def test_a_ghost_may_end_on_the_antimeridian() -> None:
+    step = 3.0 / 111_319.491
+    lng = 180.0 - 100.5 * step + step * ticks(300)
+    lng = np.where(lng > 180, lng - 360, lng)
+    run = clean(Track.of(ticks(300), {"lat": np.zeros(300), "lng": lng}))
+    ghost = Ghost.of_run(run, 100 * 3.0 - 60, 100.5 * 3.0)
+    assert ghost.route is not None
+    end = ghost.route.place(ghost.length_m)
+    assert abs(end[1]) == pytest.approx(180.0, abs=step)
 
 
 def test_a_stretch_of_a_run_is_a_ghost_of_its_own() -> None:
