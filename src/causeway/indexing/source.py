@@ -249,7 +249,7 @@ class BlockSource:
     behind_head: int | None = None
     #: Whether `FullBlock.traces` is wanted (`debug_traceBlockByHash` with the call tracer).
     traces: bool = False
-    #: Blocks applied in one transaction, at most.
+    #: Blocks applied in one transaction; fewer of large ones, up to four times as many of small.
     batch: int = 10
     #: Tables with undo triggers that `apply` writes.
     derived: tuple[Table, ...] = ()

@@ -13,6 +13,10 @@ from causeway.indexing.reading import ChainMoved, Stretch, follows
 from causeway.indexing.source import BlockSource
 from causeway.indexing.span import Span
 
+#: So many times the batch goes into one transaction where blocks are small: each transaction has
+#: statements that cost as much for one block as for forty.
+_SMALL = 4
+
 
 class BlockReading:
     """Implements `causeway.indexing.reading.Reading` for a `BlockSource`."""
@@ -23,7 +27,7 @@ class BlockReading:
         self._ahead = ReadAhead[list[FullBlock]](
             self._read,
             lambda found: sum(len(one.transactions) for one in found),
-            Span(source.batch),
+            Span(_SMALL * source.batch, source.batch),
             1,
         )
 
