@@ -60,6 +60,28 @@ def _web_address(value: str) -> str:
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 
 
+def _private_key(value: SecretStr) -> SecretStr:
+    digits = value.get_secret_value().removeprefix("0x")
+    if len(digits) != 64 or any(c not in "0123456789abcdefABCDEF" for c in digits):
+        raise ValueError("must be a private key, 64 hex digits with or without 0x")
+    return SecretStr("0x" + digits)
+
+
+#: The private key of an account, with or without 0x.
+PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+#: How deep a block must be: a number of blocks on top of it, or a finality tag.
+Confirmations = Annotated[
+    Literal["latest", "safe", "finalized"] | Annotated[int, Field(ge=0, le=10_000)],
+    BeforeValidator(_number),
+]
+
+
 class Settings(BaseSettings):
     """Base of the kernel's and every app's settings."""
 

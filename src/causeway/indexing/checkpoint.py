@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.chains.protocol import Block
 from causeway.indexing.models import AppliedBlock, Checkpoint, UndoEntry
-from causeway.indexing.source import AnySource
+from causeway.indexing.source import AnySource, CodeReader, find_deployment_block
+from causeway.store.engine import Database
 
 
 class CheckpointMoved(Exception):
@@ -24,6 +25,20 @@ class CheckpointMoved(Exception):
 async def load(session: AsyncSession, source: str) -> Checkpoint | None:
     """Return the checkpoint of a source, None before its first step."""
     return await session.scalar(select(Checkpoint).where(Checkpoint.source == source))
+
+
+async def first_block(
+    database: Database, chain: CodeReader, source: str, address: str
+) -> int | None:
+    """Return where reading a contract begins: where it began before, else its deployment.
+
+    None when there is no contract at the address.
+    """
+    async with database.sessions() as session:
+        before = await load(session, source)
+    if before is not None:
+        return before.start_block
+    return await find_deployment_block(chain, address)
 
 
 async def begin(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from eth_utils.address import is_address, to_checksum_address
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
-from causeway.base.settings import CommaSeparated, SecretList, Settings
+from causeway.base.settings import (
+    CommaSeparated,
+    Confirmations,
+    PrivateKey,
+    SecretList,
+    Settings,
+)
 
 
 def _checksummed(value: str) -> str:
@@ -18,28 +24,13 @@ def _checksummed(value: str) -> str:
     return str(to_checksum_address(value))
 
 
-def _hex_key(value: SecretStr) -> SecretStr:
-    digits = value.get_secret_value().removeprefix("0x")
-    if len(digits) != 64 or any(c not in "0123456789abcdefABCDEF" for c in digits):
-        raise ValueError("must be a private key, 64 hex digits with or without 0x")
-    return SecretStr("0x" + digits)
-
-
 def _json_object(value: str) -> str:
     if not isinstance(json.loads(value), dict):
         raise ValueError("must be a JSON object")
     return value
 
 
-def _finality(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
-
-
 Address = Annotated[str, AfterValidator(_checksummed)]
-Confirmations = Annotated[
-    Literal["latest", "safe", "finalized"] | Annotated[int, Field(ge=0, le=10_000)],
-    BeforeValidator(_finality),
-]
 
 #: What is known of the networks: chain id and host part of the provider's address.
 NETWORKS: dict[str, tuple[int, str]] = {
@@ -88,7 +79,7 @@ class GliskSettings(Settings):
     )
 
     # keeper and reveals
-    keeper_private_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
+    keeper_private_key: PrivateKey | None = Field(
         None, description="signs reveals; without it tokens wait in `ready`"
     )
     keeper_keystore: str | None = Field(None, description="encrypted keystore file instead")

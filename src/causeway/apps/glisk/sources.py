@@ -33,7 +33,8 @@ from causeway.apps.glisk.units import CHAIN
 from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import Bug, ConfigurationError
 from causeway.base.ids import uuid7
-from causeway.indexing.source import Fact, Source, Undone, find_deployment_block
+from causeway.indexing.checkpoint import first_block
+from causeway.indexing.source import Fact, Source, Undone
 from causeway.relayer.filing import withdraw
 
 log = structlog.get_logger(__name__)
@@ -78,14 +79,7 @@ async def _first_block(ctx: GliskContext, contract: str) -> int:
     """Return where reading begins: as set, as known, as before, or found on the chain."""
     if ctx.settings.first_block is not None:
         return ctx.settings.first_block
-    async with ctx.database.sessions() as session:
-        before = await session.scalar(
-            text("SELECT start_block FROM causeway.checkpoints WHERE source = :source"),
-            {"source": SOURCE},
-        )
-    if before is not None:
-        return int(before)
-    found = await find_deployment_block(ctx.chains[CHAIN], contract)
+    found = await first_block(ctx.database, ctx.chains[CHAIN], SOURCE, contract)
     if found is None:
         raise ConfigurationError(
             f"GLISK_NFT_CONTRACT_ADDRESS: there is no contract at {contract} on chain "

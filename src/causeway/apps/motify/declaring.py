@@ -63,33 +63,22 @@ def batch_id(challenge_key: str, batch_no: int, shares: Sequence[tuple[str, int]
 
 def declare_kind(ctx: MotifyContext) -> UnitKind:
     """Return the kind of unit that is one participant's result."""
-    settings = ctx.settings
-    work = _Declaring(settings, ctx.services.abi)
-    return UnitKind(
-        name=DECLARE,
-        app="motify",
-        chain=CHAIN,
-        encode=work.encode,
-        is_done=work.is_done,
-        on_settled=work.on_settled,
-        on_unmined=work.on_unmined,
-        on_failed=work.on_failed,
-        abi=ctx.services.abi,
-        hold_errors=_NOT_OURS,
-        max_batch=settings.chunk_size,
-        finality=settings.motify_finality,
-        gas_strategy="medium",
-        max_fee_wei=_max_fee(settings),
-        stuck_after_s=settings.motify_stuck_seconds,
-    )
+    work = _Declaring(ctx.settings, ctx.services.abi)
+    return _kind(ctx, DECLARE, work, ctx.settings.chunk_size)
 
 
 def finalize_kind(ctx: MotifyContext) -> UnitKind:
     """Return the kind of unit that is the finalization of one challenge."""
+    return _kind(ctx, FINALIZE, _Finalizing(ctx.settings, ctx.services.abi), 1)
+
+
+def _kind(
+    ctx: MotifyContext, name: str, work: _Declaring | _Finalizing, max_batch: int
+) -> UnitKind:
     settings = ctx.settings
-    work = _Finalizing(settings, ctx.services.abi)
+    fee = settings.max_fee_gwei
     return UnitKind(
-        name=FINALIZE,
+        name=name,
         app="motify",
         chain=CHAIN,
         encode=work.encode,
@@ -99,15 +88,11 @@ def finalize_kind(ctx: MotifyContext) -> UnitKind:
         on_failed=work.on_failed,
         abi=ctx.services.abi,
         hold_errors=_NOT_OURS,
-        max_batch=1,
+        max_batch=max_batch,
         finality=settings.motify_finality,
-        max_fee_wei=_max_fee(settings),
+        max_fee_wei=None if fee is None else int(fee * 10**9),
         stuck_after_s=settings.motify_stuck_seconds,
     )
-
-
-def _max_fee(settings: MotifySettings) -> int | None:
-    return None if settings.max_fee_gwei is None else int(settings.max_fee_gwei * 10**9)
 
 
 class _Declaring:

@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 from eth_utils.address import is_address
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 
-from causeway.base.settings import CommaSeparated, SecretList, Settings, WebAddress
+from causeway.base.settings import (
+    CommaSeparated,
+    Confirmations,
+    PrivateKey,
+    SecretList,
+    Settings,
+    WebAddress,
+)
 from causeway.connections import github, neynar, wakatime
 
 #: The contract on Base.
@@ -25,13 +32,6 @@ def _lower_address(value: str) -> str:
     if not is_address(value):
         raise ValueError("must be an address, 0x and 40 hex digits")
     return value.lower()
-
-
-def _hex_key(value: SecretStr) -> SecretStr:
-    digits = value.get_secret_value().removeprefix("0x")
-    if len(digits) != 64 or any(c not in "0123456789abcdefABCDEF" for c in digits):
-        raise ValueError("must be a private key, 64 hex digits with or without 0x")
-    return SecretStr("0x" + digits)
 
 
 def _clamped(value: Any) -> Any:
@@ -53,17 +53,9 @@ def _pattern(value: str) -> str:
     return value
 
 
-def _finality(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.isdigit() else value
-
-
 Address = Annotated[str, AfterValidator(_lower_address)]
 Ppm = Annotated[int, BeforeValidator(_clamped)]
 Yes = Annotated[bool, BeforeValidator(_yes)]
-Confirmations = Annotated[
-    Literal["latest", "safe", "finalized"] | Annotated[int, Field(ge=0, le=10_000)],
-    BeforeValidator(_finality),
-]
 
 _LOCAL = tuple(
     f"http://{host}:{port}"
@@ -100,7 +92,7 @@ class MotifySettings(Settings):
     stake_token_decimals: int = Field(6, ge=0, le=36, description="decimals of the stakes")
 
     # declaring
-    private_key: Annotated[SecretStr, AfterValidator(_hex_key)] | None = Field(
+    private_key: PrivateKey | None = Field(
         None,
         validation_alias=AliasChoices("PRIVATE_KEY", "SERVER_SIGNER_PRIVATE_KEY"),
         description="key of the contract's owner; without it nothing is declared",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -28,7 +28,8 @@ from causeway.base.errors import (
     TransactionReverted,
     TransientError,
 )
-from causeway.indexing.source import Fact, Source, Undone, find_deployment_block
+from causeway.indexing.checkpoint import first_block
+from causeway.indexing.source import Fact, Source, Undone
 
 log = structlog.get_logger(__name__)
 
@@ -121,14 +122,7 @@ async def _first_block(ctx: MotifyContext, contract: str) -> int:
     """Return where reading begins: as set, as before, or found on the chain."""
     if ctx.settings.motify_start_block is not None:
         return ctx.settings.motify_start_block
-    async with ctx.database.sessions() as session:
-        before = await session.scalar(
-            text("SELECT start_block FROM causeway.checkpoints WHERE source = :source"),
-            {"source": SOURCE},
-        )
-    if before is not None:
-        return int(before)
-    found = await find_deployment_block(ctx.chains[CHAIN], contract)
+    found = await first_block(ctx.database, ctx.chains[CHAIN], SOURCE, contract)
     if found is None:
         raise ConfigurationError(
             [
