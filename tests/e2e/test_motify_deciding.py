@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -266,6 +267,37 @@ async def test_challenges_without_people_and_those_of_before_are_archived(world:
     assert summaries[empty]["counts"] == {"participants": 0}
     assert summaries[old]["donation_minor_units"] == str(6 * USDC)
     assert not await world.rows("SELECT 1 FROM causeway.relayer_transactions")
+
+
+async def test_what_anybody_may_write_into_a_challenge_harms_no_other(world: World) -> None:
+    contract = world.contract
+    start = (await contract.now() // DAY + 1) * DAY
+    odd: dict[str, Any]
+    for odd in (
+        {"end_time": 2**256 - 1},
+        {"end_time": 2**63 - 1, "goal_amount": 2**256 - 1},
+        {"end_time": start + DAY, "goal_amount": 2**256 - 1, "name": "a\0b", "description": "\0"},
+        {"end_time": start + DAY, "api_type": "x" * 5000, "goal_type": "\u202e'; DROP TABLE"},
+        {"end_time": start + DAY, "api_type": "wakatime", "goal_type": "CODING_TIME"}
+        | {"goal_amount": 2**256 - 1},
+    ):
+        made = await contract.create(recipient=contract.bank.address, start_time=start, **odd)
+        await contract.fund([BOB], USDC)
+        await contract.join(made, {BOB: USDC})
+    await world.connect_wakatime(BOB, "waka_" + "7" * 20, "bob")
+    await world.connect_github(BOB, "bob")
+    await world.connect_github(ANN, "ann")
+    challenge, begun, end = await world.challenge({ANN: USDC}, days=2)
+    world.sandbox.settings.github_contributions["ann"] = contributions(begun, 1)
+    await world.travel_to(end + DAY)
+    async with working(world.installation):
+        await world.until_status(challenge, "archived", mining=True)
+        for number in (2, 4):  # whose goals can be measured, however far away they are
+            await world.until_status(number, "archived", mining=True)
+    assert await shares(world, challenge) == {ANN: 5000}
+    assert [await world.status(n) for n in (0, 1, 3)] == ["live", "live", "measuring"]
+    named = await world.rows("SELECT name FROM motify.chain_challenges WHERE challenge_id = 2")
+    assert named == [{"name": "a\N{REPLACEMENT CHARACTER}b"}]
 
 
 async def test_people_are_reminded_once_each_before_they_lose_money(

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Numeric,
     Table,
     Text,
     UniqueConstraint,
@@ -277,9 +278,9 @@ class Score(Base):
     status: Mapped[str] = mapped_column(Text, server_default="waiting")
     #: When to read again, in chain time (Unix seconds).
     again_at: Mapped[int | None] = mapped_column(BigInteger)
-    #: The best that was read, and the reading it is from.
-    numerator: Mapped[Decimal | None] = mapped_column(Uint256)
-    denominator: Mapped[Decimal | None] = mapped_column(Uint256)
+    #: The best that was read, and the reading it is from. A goal may be any 256-bit number.
+    numerator: Mapped[Decimal | None] = mapped_column(Numeric)
+    denominator: Mapped[Decimal | None] = mapped_column(Numeric)
     reading_id: Mapped[UUID | None] = mapped_column(Uuid)
     #: What the last try ended in, and since when it has ended so.
     outcome: Mapped[str | None] = mapped_column(Text)
@@ -328,8 +329,8 @@ class Reading(Base):
     #: What was counted, by UTC date (coding time in microseconds).
     days: Mapped[dict[str, int]] = mapped_column(JSONB)
     total: Mapped[Decimal | None] = mapped_column(Uint256)
-    numerator: Mapped[Decimal] = mapped_column(Uint256)
-    denominator: Mapped[Decimal] = mapped_column(Uint256)
+    numerator: Mapped[Decimal] = mapped_column(Numeric)
+    denominator: Mapped[Decimal] = mapped_column(Numeric)
 
 
 class FarcasterAccount(Base):

@@ -6,14 +6,12 @@ from sqlalchemy import ColumnElement, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify.context import SOURCE, MotifyContext, contract_of
-from causeway.apps.motify.contract import Challenge
+from causeway.apps.motify.contract import Challenge, kept_time
 from causeway.apps.motify.models import ChainChallenge, ChainParticipant
 from causeway.store.lease import Lease
 
 #: Challenges read in one round.
 _AT_ONCE = 50
-#: The largest number a `bigint` holds: an end time may be any 256-bit number.
-_MOST = 2**63 - 1
 
 
 async def refresh(ctx: MotifyContext, _lease: Lease | None = None) -> int:
@@ -84,8 +82,8 @@ async def _store(session: AsyncSession, ctx: MotifyContext, found: Challenge, nu
         .where(*_here(ctx), ChainChallenge.challenge_id == found.id)
         .values(
             recipient=found.recipient,
-            start_time=min(found.window.start, _MOST),
-            end_time=min(found.window.end, _MOST),
+            start_time=kept_time(found.window.start),
+            end_time=kept_time(found.window.end),
             is_private=found.is_private,
             name=found.name,
             api_type=found.api_type,

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.apps.motify import incidents
 from causeway.apps.motify.chain_time import final_block, seconds
 from causeway.apps.motify.context import CHAIN, SOURCE, MotifyContext, contract_of
-from causeway.apps.motify.contract import Challenge
+from causeway.apps.motify.contract import Challenge, kept_time
 from causeway.apps.motify.goals import Provider, api_type_of
 from causeway.apps.motify.models import FarcasterAccount, Score, Settlement
 from causeway.apps.motify.refreshing import known_wallets, refresh
@@ -92,7 +92,7 @@ async def _open_one(ctx: MotifyContext, found: Challenge, now: int) -> None:
         contract_address=ctx.settings.contract or "",
         challenge_id=found.id,
         start_time=found.window.start,
-        end_time=min(found.window.end, 2**63 - 1),
+        end_time=kept_time(found.window.end),
         api_type=found.api_type,
         goal_type=found.goal_type,
         goal_amount=found.goal_amount,

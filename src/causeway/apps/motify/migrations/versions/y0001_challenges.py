@@ -182,8 +182,8 @@ CREATE TABLE motify.scores (
     stake NUMERIC(78, 0) NOT NULL,
     status TEXT DEFAULT 'waiting' NOT NULL,
     again_at BIGINT,
-    numerator NUMERIC(78, 0),
-    denominator NUMERIC(78, 0),
+    numerator NUMERIC,
+    denominator NUMERIC,
     reading_id UUID,
     outcome TEXT,
     detail TEXT,
@@ -230,8 +230,8 @@ CREATE TABLE motify.readings (
     answered JSONB NOT NULL,
     days JSONB NOT NULL,
     total NUMERIC(78, 0),
-    numerator NUMERIC(78, 0) NOT NULL,
-    denominator NUMERIC(78, 0) NOT NULL,
+    numerator NUMERIC NOT NULL,
+    denominator NUMERIC NOT NULL,
     CONSTRAINT pk_readings PRIMARY KEY (id),
     CONSTRAINT fk_readings_score_id_scores FOREIGN KEY(score_id) REFERENCES motify.scores (id)
         ON DELETE CASCADE
