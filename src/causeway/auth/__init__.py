@@ -1,1 +1,1 @@
-"""Who is asking: wallet signatures, webhook signatures, shared secrets."""
+"""Who is asking: wallet signatures, tokens, webhook signatures, shared secrets."""

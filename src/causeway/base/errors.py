@@ -33,6 +33,9 @@ from typing import Any
 class CausewayError(Exception):
     """Something went wrong."""
 
+    #: A word of its own that clients tell it by (`EXPIRED`), beside its type.
+    problem_code: str | None = None
+
     def __init__(
         self, message: str | None = None, *, hint: str | None = None, **context: Any
     ) -> None:
@@ -132,6 +135,9 @@ class NotAllowed(PermanentError):
 
 class NotAuthenticated(PermanentError):
     """Say who you are first."""
+
+    #: What the answer's `WWW-Authenticate` says.
+    challenge: str = "Bearer"
 
 
 class SignatureInvalid(PermanentError):

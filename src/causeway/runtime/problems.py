@@ -84,11 +84,13 @@ def of_error(error: errors.CausewayError) -> JSONResponse:
         ]
     if error.hint:
         members["hint"] = error.hint
+    if error.problem_code:
+        members["code"] = error.problem_code
     headers: dict[str, str] = {}
     if isinstance(error, errors.TransientError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, errors.NotAuthenticated):
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = error.challenge
     return problem(status_of(error), problem_type(error), error.message, headers=headers, **members)
 
 

@@ -1,0 +1,1 @@
+"""Channels that clients follow over WebSockets: in order, resumed, never waited for."""
