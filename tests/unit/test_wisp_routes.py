@@ -310,6 +310,13 @@ def test_who_cuts_a_corner_or_turns_back_has_no_effort() -> None:
     assert len(segments.efforts(part, *on_segment(corner))) == 1
 
 
+def test_a_false_start_is_no_second_effort() -> None:
+    part = segment(straight(500))
+    start = np.array([[-50.0, 0], [40, 0], [40, 60], [-60, 60], [-60, 0], [700, 0]])
+    (one,) = segments.efforts(part, *on_segment(Way.of(start)))
+    assert one.time == pytest.approx(part.length_m / 3.0, abs=2)
+
+
 def test_a_segment_has_a_length() -> None:
     with pytest.raises(InvalidInput, match=r"'50 m' is not 100..20000 m long"):
         segment(straight(55))

@@ -1,7 +1,7 @@
 """The ghost's way as a grid of places, one every two metres, that fixes are compared with.
 
 The grid goes on for a while before the start and behind the finish, because runners start before
-the line and run over it: on a loop along the loop itself, else straight on.
+the line and run over it: straight on.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ Floats = NDArray[np.float64]
 STEP_M = 2.0
 #: How far the grid goes on before the start and behind the finish.
 LEAD_M = 80.0
-#: Start and finish this near to each other make a loop.
-LOOP_M = 60.0
 #: Jitter is what goes within so many metres.
 EVEN_M = 30.0
 
@@ -36,7 +34,6 @@ class Route:
     #: (-2x, -2y, x^2 + y^2) of each cell: times (u, v, 1) it is the squared distance to (u, v) less
     #: u^2 + v^2, in one product.
     terms: Floats
-    is_loop: bool
     #: What is left of the length when the jitter of its fixes is smoothed away, 0..1: who runs this
     #: way covers no more than that.
     evenness: float
@@ -56,30 +53,16 @@ class Route:
         plane = Plane.around(lat, lng)
         points = plane.project(lat, lng)
         length_m = float(along[-1])
-        is_loop = float(np.hypot(*(points[-1] - points[0]))) <= LOOP_M < length_m / 4
-
         grid = np.arange(-LEAD_M, length_m + LEAD_M + STEP_M, STEP_M)
         inside = np.clip(grid, 0.0, length_m)
         xy = np.column_stack([np.interp(inside, along, points[:, i]) for i in (0, 1)])
         before, after = grid < 0, grid > length_m
-        if is_loop:
-            # One's place before the start is on the last metres, moved to where the start is.
-            for mask, place, anchor, end in (
-                (before, grid[before] + length_m, points[-1], points[0]),
-                (after, grid[after] - length_m, points[0], points[-1]),
-            ):
-                xy[mask] = (
-                    np.column_stack([np.interp(place, along, points[:, i]) for i in (0, 1)])
-                    + end
-                    - anchor
-                )
-        else:
-            first = _direction(points, along, 0.0, min(30.0, length_m))
-            last = _direction(points, along, max(0.0, length_m - 30.0), length_m)
-            xy[before] = points[0] + grid[before, None] * first
-            xy[after] = points[-1] + (grid[after] - length_m)[:, None] * last
+        first = _direction(points, along, 0.0, min(30.0, length_m))
+        last = _direction(points, along, max(0.0, length_m - 30.0), length_m)
+        xy[before] = points[0] + grid[before, None] * first
+        xy[after] = points[-1] + (grid[after] - length_m)[:, None] * last
         terms = np.column_stack((-2 * xy, np.einsum("ij,ij->i", xy, xy)))
-        return cls(length_m, plane, xy, terms, is_loop, _evenness(xy))
+        return cls(length_m, plane, xy, terms, _evenness(xy))
 
     def cell(self, s: float) -> int:
         """Return the grid's cell at `s` metres along, or the nearest there is."""

@@ -82,12 +82,9 @@ def efforts(segment: Segment, lat: Floats, lng: Floats, t: Floats) -> list[Segme
     s = np.concatenate(([0.0], np.cumsum(lengths)))
     starts = _passes(xy, t, s, segment.xy[0])
     ends = _passes(xy, t, s, segment.xy[-1])
-    found: list[SegmentEffort] = []
-    free_from = -np.inf
+    tried: list[SegmentEffort] = []
     longest = LONGER_SHARE * segment.length_m + LONGER_M
     for begin in starts:
-        if begin.t < free_from:
-            continue
         for end in ends:
             if end.t <= begin.t or end.s - begin.s < COVERED_SHARE * segment.length_m - END_M:
                 continue
@@ -95,10 +92,14 @@ def efforts(segment: Segment, lat: Floats, lng: Floats, t: Floats) -> list[Segme
                 break
             covered = _covered(segment.xy, xy[begin.index : end.index + 2])
             if covered >= COVERED_SHARE:
-                found.append(SegmentEffort(begin.t, end.t, end.t - begin.t, covered))
-                free_from = end.t
+                tried.append(SegmentEffort(begin.t, end.t, end.t - begin.t, covered))
                 break
-    return found
+    # Who passes the start twice before the end has one effort: the faster.
+    found: list[SegmentEffort] = []
+    for one in sorted(tried, key=lambda one: one.time):
+        if all(one.end_s <= other.start_s or one.start_s >= other.end_s for other in found):
+            found.append(one)
+    return sorted(found, key=lambda one: one.start_s)
 
 
 def _passes(xy: Floats, t: Floats, s: Floats, place: Floats) -> list[_Pass]:

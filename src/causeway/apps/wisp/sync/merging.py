@@ -1,0 +1,188 @@
+"""One change of one device, merged into the row as the server has it: pure, field by field.
+
+A row remembers for each field the version in which it last changed, so a three-way merge needs no
+old copies: against a change made on version `base`, the other side changed exactly the fields
+whose version is above `base`.
+
+- Fields that only one side changed are merged.
+- A field that both changed: for what people write, the later arrival wins, and the value that loses
+  is given back and kept; what was measured (a track, times, a distance) is written once, and a
+  later, other value is refused with the one that is there.
+- A deletion beats edits. An edit that is newer than the tombstone brings the row back if it asks
+  for that; otherwise it is refused, with the row as it is.
+
+"Given back and kept" is what makes no edit silently lost: every value that a device ever sent is
+in the row, or in `Merged.lost`, which the caller keeps in the history of the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+#: A device's clock that is further off than this is corrected.
+SKEW_TOLERATED = timedelta(minutes=2)
+
+
+class Op(StrEnum):
+    """What a change does."""
+
+    UPSERT = "upsert"
+    DELETE = "delete"
+
+
+class Status(StrEnum):
+    """What became of a change."""
+
+    #: Nobody else had changed the row.
+    APPLIED = "applied"
+    #: Others had; both are in the row, but for what `lost` names.
+    MERGED = "merged"
+    #: Nothing of it is in the row, and the row is given back.
+    CONFLICT = "conflict"
+    #: It can never be applied: `errors` says why.
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which fields of a table devices may write, and how."""
+
+    #: Written by people: the later arrival wins.
+    free: Set[str]
+    #: Measured: written once.
+    measured: Set[str] = frozenset()
+    #: Fields without which there is no row.
+    required: Set[str] = frozenset()
+
+    def unknown(self, names: Set[str]) -> list[str]:
+        """Return the fields that devices may not write, in order."""
+        return sorted(names - self.free - self.measured)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as the server has it; deleted ones keep their fields until they are purged."""
+
+    version: int
+    fields: Mapping[str, Any]
+    #: The version in which each field last changed.
+    changed: Mapping[str, int]
+    #: When it was deleted, by the corrected clock of the device that did it.
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a device did to a row that it knew as of `base_version`; 0: it made it."""
+
+    op: Op
+    base_version: int
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    #: When, by the device's clock, corrected (`corrected`).
+    client_time: datetime | None = None
+    #: Bring the row back if it was deleted before this edit.
+    restore: bool = False
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of a change."""
+
+    status: Status
+    #: The row afterwards; None only when there was none and nothing was made.
+    row: Row | None
+    #: Values that are not in the row: what this change replaced, or was not able to write.
+    lost: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    errors: tuple[str, ...] = ()
+
+
+def corrected(client_time: datetime, sent_at: datetime, received_at: datetime) -> datetime:
+    """Return a device's time as our clock would have told it.
+
+    `sent_at` is the device's time when it sent the request that arrived at `received_at`. What is
+    within two minutes is believed as it is; nothing was done later than it arrived.
+    """
+    skew = received_at - sent_at
+    if abs(skew) > SKEW_TOLERATED:
+        client_time += skew
+    return min(client_time, received_at)
+
+
+def merge(row: Row | None, change: Change, rules: Rules) -> Merged:
+    """Return the row with a change merged into it, and what is not in it afterwards."""
+    unknown = rules.unknown(set(change.fields))
+    if unknown:
+        errors = tuple(f"{name} is not written by devices" for name in unknown)
+        return Merged(Status.REJECTED, row, dict(change.fields), errors)
+    if row is None:
+        return _made(change, rules)
+    if change.base_version > row.version:
+        told = f"base_version {change.base_version} is above {row.version}, the newest there is"
+        return Merged(Status.REJECTED, row, dict(change.fields), (told,))
+    if change.op is Op.DELETE:
+        return _deleted(row, change)
+    if row.deleted_at is not None:
+        if not (change.restore and _is_newer(change, row.deleted_at)):
+            return Merged(Status.CONFLICT, row, dict(change.fields))
+        row = replace(row, version=row.version + 1, deleted_at=None)
+    return _edited(row, change, rules)
+
+
+def _made(change: Change, rules: Rules) -> Merged:
+    if change.op is Op.DELETE:
+        # Made and deleted before anybody heard of it: there is nothing to forget.
+        return Merged(Status.APPLIED, None)
+    missing = sorted(rules.required - {n for n, v in change.fields.items() if v is not None})
+    if missing:
+        errors = tuple(f"{name} is required" for name in missing)
+        return Merged(Status.REJECTED, None, dict(change.fields), errors)
+    fields = dict(change.fields)
+    return Merged(Status.APPLIED, Row(1, fields, dict.fromkeys(fields, 1)))
+
+
+def _deleted(row: Row, change: Change) -> Merged:
+    if row.deleted_at is not None:
+        return Merged(Status.APPLIED, row)
+    unseen = {
+        name: value
+        for name, value in row.fields.items()
+        if row.changed.get(name, 0) > change.base_version
+    }
+    gone = replace(row, version=row.version + 1, deleted_at=change.client_time)
+    # The fields stay on the tombstone; what the device had not seen is also given back.
+    status = Status.MERGED if unseen else Status.APPLIED
+    return Merged(status, gone, unseen)
+
+
+def _edited(row: Row, change: Change, rules: Rules) -> Merged:
+    fields, changed = dict(row.fields), dict(row.changed)
+    version = row.version + 1
+    lost: dict[str, Any] = {}
+    refused: dict[str, Any] = {}
+    for name, value in change.fields.items():
+        there = fields.get(name)
+        if name in fields and there == value:
+            continue
+        if name in rules.measured and there is not None:
+            refused[name] = value
+            continue
+        if changed.get(name, 0) > change.base_version and there is not None:
+            lost[name] = there
+        fields[name] = value
+        changed[name] = version
+    wrote = [name for name in change.fields if changed.get(name) == version]
+    if refused and not wrote:
+        return Merged(Status.CONFLICT, row, refused)
+    if not wrote:
+        return Merged(Status.APPLIED, row)
+    others = any(at > change.base_version for name, at in row.changed.items())
+    status = Status.MERGED if others or refused else Status.APPLIED
+    return Merged(status, replace(row, version=version, fields=fields, changed=changed), lost | refused)
+
+
+def _is_newer(change: Change, deleted_at: datetime) -> bool:
+    return change.client_time is not None and change.client_time > deleted_at
