@@ -367,10 +367,10 @@ async def test_jobs_say_what_is_wrong_in_their_own_shape(m: Served) -> None:
     assert (await m.job("POST", f"/jobs/declare-preview/{10**80}")).status_code == 422
     status, error = job_error(await m.job("POST", "/jobs/declare-preview/x"))
     assert (status, error.partition(":")[0]) == (422, "challenge_id")
-    await m.execute("ALTER TABLE motify.chain_challenges RENAME TO elsewhere")
+    await m.execute("ALTER TABLE motify.settlements RENAME TO elsewhere")
     status, error = job_error(await m.job("POST", "/jobs/index-and-cache"))
     assert status == 500
-    assert "chain_challenges" not in error
+    assert "settlements" not in error
 
 
 # Frontends
