@@ -1,8 +1,8 @@
 """One change of one device, merged into the row as the server has it: pure, field by field.
 
-A row remembers for each field the version in which it last changed, so a three-way merge needs no
-old copies: against a change made on version `base`, the other side changed exactly the fields
-whose version is above `base`.
+A row remembers for each field in which version it last changed and by which device, so a three-way
+merge needs no old copies: against a change that a device made on version `base`, the others changed
+exactly the fields whose version is above `base` and whose device is another.
 
 - Fields that only one side changed are merged.
 - A field that both changed: for what people write, the later arrival wins, and the value that loses
@@ -64,13 +64,21 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """The last change of a field: the version it made, and the device."""
+
+    version: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Row:
     """A row as the server has it; deleted ones keep their fields until they are purged."""
 
     version: int
     fields: Mapping[str, Any]
-    #: The version in which each field last changed.
-    changed: Mapping[str, int]
+    #: When and by whom each field last changed.
+    changed: Mapping[str, Mark]
     #: When it was deleted, by the corrected clock of the device that did it.
     deleted_at: datetime | None = None
 
@@ -80,10 +88,11 @@ class Change:
     """What a device did to a row that it knew as of `base_version`; 0: it made it."""
 
     op: Op
+    device: str
     base_version: int
-    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: When, by the device's clock, corrected (`corrected`).
-    client_time: datetime | None = None
+    client_time: datetime
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     #: Bring the row back if it was deleted before this edit.
     restore: bool = False
 
@@ -118,71 +127,79 @@ def merge(row: Row | None, change: Change, rules: Rules) -> Merged:
     if unknown:
         errors = tuple(f"{name} is not written by devices" for name in unknown)
         return Merged(Status.REJECTED, row, dict(change.fields), errors)
+    if change.op is Op.UPSERT:
+        missing = _missing(change, rules, new=row is None)
+        if missing:
+            errors = tuple(f"{name} is required" for name in missing)
+            return Merged(Status.REJECTED, row, dict(change.fields), errors)
     if row is None:
-        return _made(change, rules)
+        return _made(change)
     if change.base_version > row.version:
         told = f"base_version {change.base_version} is above {row.version}, the newest there is"
         return Merged(Status.REJECTED, row, dict(change.fields), (told,))
     if change.op is Op.DELETE:
         return _deleted(row, change)
     if row.deleted_at is not None:
-        if not (change.restore and _is_newer(change, row.deleted_at)):
+        if not (change.restore and change.client_time > row.deleted_at):
             return Merged(Status.CONFLICT, row, dict(change.fields))
         row = replace(row, version=row.version + 1, deleted_at=None)
+        found = _edited(row, change, rules)
+        return replace(found, status=Status.MERGED, row=found.row or row)
     return _edited(row, change, rules)
 
 
-def _made(change: Change, rules: Rules) -> Merged:
+def _missing(change: Change, rules: Rules, *, new: bool) -> list[str]:
+    """Return the required fields that a change would leave empty."""
+    emptied = {name for name, value in change.fields.items() if value is None}
+    absent = rules.required - set(change.fields) if new else frozenset[str]()
+    return sorted(rules.required & emptied | absent)
+
+
+def _made(change: Change) -> Merged:
     if change.op is Op.DELETE:
         # Made and deleted before anybody heard of it: there is nothing to forget.
         return Merged(Status.APPLIED, None)
-    missing = sorted(rules.required - {n for n, v in change.fields.items() if v is not None})
-    if missing:
-        errors = tuple(f"{name} is required" for name in missing)
-        return Merged(Status.REJECTED, None, dict(change.fields), errors)
     fields = dict(change.fields)
-    return Merged(Status.APPLIED, Row(1, fields, dict.fromkeys(fields, 1)))
+    return Merged(Status.APPLIED, Row(1, fields, dict.fromkeys(fields, Mark(1, change.device))))
 
 
 def _deleted(row: Row, change: Change) -> Merged:
     if row.deleted_at is not None:
         return Merged(Status.APPLIED, row)
-    unseen = {
-        name: value
-        for name, value in row.fields.items()
-        if row.changed.get(name, 0) > change.base_version
-    }
+    # The fields stay on the tombstone; what the device had not seen is given back as well.
+    unseen = {name: row.fields[name] for name in row.fields if _is_unseen(row, name, change)}
     gone = replace(row, version=row.version + 1, deleted_at=change.client_time)
-    # The fields stay on the tombstone; what the device had not seen is also given back.
-    status = Status.MERGED if unseen else Status.APPLIED
-    return Merged(status, gone, unseen)
+    return Merged(Status.MERGED if unseen else Status.APPLIED, gone, unseen)
 
 
 def _edited(row: Row, change: Change, rules: Rules) -> Merged:
     fields, changed = dict(row.fields), dict(row.changed)
-    version = row.version + 1
+    mark = Mark(row.version + 1, change.device)
     lost: dict[str, Any] = {}
     refused: dict[str, Any] = {}
     for name, value in change.fields.items():
-        there = fields.get(name)
-        if name in fields and there == value:
+        if name in fields and fields[name] == value:
             continue
-        if name in rules.measured and there is not None:
+        if name in rules.measured and fields.get(name) is not None:
             refused[name] = value
             continue
-        if changed.get(name, 0) > change.base_version and there is not None:
-            lost[name] = there
-        fields[name] = value
-        changed[name] = version
-    wrote = [name for name in change.fields if changed.get(name) == version]
-    if refused and not wrote:
-        return Merged(Status.CONFLICT, row, refused)
-    if not wrote:
-        return Merged(Status.APPLIED, row)
-    others = any(at > change.base_version for name, at in row.changed.items())
+        if _is_unseen(row, name, change):
+            lost[name] = fields[name]
+        fields[name], changed[name] = value, mark
+    if mark not in changed.values():
+        return Merged(Status.CONFLICT if refused else Status.APPLIED, row, refused)
+    others = any(_is_unseen(row, name, change) for name in row.changed)
     status = Status.MERGED if others or refused else Status.APPLIED
-    return Merged(status, replace(row, version=version, fields=fields, changed=changed), lost | refused)
+    now = replace(row, version=mark.version, fields=fields, changed=changed)
+    return Merged(status, now, lost | refused)
 
 
-def _is_newer(change: Change, deleted_at: datetime) -> bool:
-    return change.client_time is not None and change.client_time > deleted_at
+def _is_unseen(row: Row, name: str, change: Change) -> bool:
+    """Say whether a field holds what another device wrote and this one had not seen."""
+    mark = row.changed.get(name)
+    return (
+        mark is not None
+        and mark.version > change.base_version
+        and mark.device != change.device
+        and name in row.fields
+    )
