@@ -18,7 +18,8 @@ from shapely import LineString, Point
 
 from causeway.apps.wisp.domain.ghost import Ghost
 from causeway.apps.wisp.domain.progress import Progress
-from causeway.apps.wisp.domain.race import Race, Rules
+from causeway.apps.wisp.domain.race import Race
+from causeway.apps.wisp.domain.standing import Rules
 from tests.wisp_tracks import Run, Way, ghost_of, laps, run, winding
 
 ROUNDS = 5

@@ -18,8 +18,8 @@ from causeway.apps.wisp.domain.clean import clean
 from causeway.apps.wisp.domain.curve import Curve
 from causeway.apps.wisp.domain.files import read_track
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import MILE_M
 from causeway.apps.wisp.domain.racedata import race_data
+from causeway.apps.wisp.domain.standing import MILE_M
 from causeway.apps.wisp.domain.track import Track
 from tests.wisp_tracks import PLACE, figure_eight, ghost_of, straight
 

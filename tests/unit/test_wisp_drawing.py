@@ -12,8 +12,9 @@ from defusedxml.ElementTree import fromstring
 from causeway.apps.wisp.domain.drawing import draw, duration, signed
 from causeway.apps.wisp.domain.fixes import Fix
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import Race, Rules, Standing
+from causeway.apps.wisp.domain.race import Race
 from causeway.apps.wisp.domain.result import result_of
+from causeway.apps.wisp.domain.standing import Rules, Standing
 from tests.wisp_tracks import figure_eight, ghost_of, run, straight
 
 SVG = "{http://www.w3.org/2000/svg}"

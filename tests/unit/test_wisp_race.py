@@ -17,8 +17,9 @@ from causeway.apps.wisp.domain.clean import clean
 from causeway.apps.wisp.domain.curve import Curve
 from causeway.apps.wisp.domain.fixes import Fix, faults
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import MILE_M, Race, Rules, Standing
+from causeway.apps.wisp.domain.race import Race
 from causeway.apps.wisp.domain.result import Result, result_of, rounded
+from causeway.apps.wisp.domain.standing import MILE_M, Rules, Standing
 from tests.wisp_tracks import (
     Run,
     Way,

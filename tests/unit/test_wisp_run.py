@@ -29,7 +29,6 @@ from causeway.apps.wisp.domain.geodesy import (
     distance_m,
 )
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import Rules
 from causeway.apps.wisp.domain.replay import replay
 from causeway.apps.wisp.domain.result import result_of
 from causeway.apps.wisp.domain.splits import (
@@ -39,6 +38,7 @@ from causeway.apps.wisp.domain.splits import (
     splits,
     times_at,
 )
+from causeway.apps.wisp.domain.standing import Rules
 from causeway.apps.wisp.domain.track import Track
 from causeway.base.errors import InvalidInput
 from tests.wisp_tracks import PLACE, laps, noise, straight, winding

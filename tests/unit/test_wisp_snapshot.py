@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from causeway.apps.wisp.domain.fixes import Fix
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import Race, Rules
+from causeway.apps.wisp.domain.race import Race
 from causeway.apps.wisp.domain.result import result_of
 from causeway.apps.wisp.domain.snapshot import OtherFormat, dump, restore
+from causeway.apps.wisp.domain.standing import Rules
 from tests.wisp_tracks import figure_eight, ghost_of, laps, run
 
 GHOSTS = {

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from causeway.apps.wisp.domain.fixes import Fix
 from causeway.apps.wisp.domain.geodesy import Plane
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import Standing
 from causeway.apps.wisp.domain.result import Result
 from causeway.apps.wisp.domain.simplify import simplified
 from causeway.apps.wisp.domain.splits import times_at
+from causeway.apps.wisp.domain.standing import Standing
 
 Floats = NDArray[np.float64]
 

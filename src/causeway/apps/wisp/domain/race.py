@@ -10,24 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
 
 from causeway.apps.wisp.domain.fixes import Fix, Gate, sigma_m
 from causeway.apps.wisp.domain.following import LOST_S, OFF_ROUTE_S, Follower
 from causeway.apps.wisp.domain.geodesy import Plane
 from causeway.apps.wisp.domain.ghost import Ghost
 from causeway.apps.wisp.domain.odometer import MovingPlane, Odometer, Stillness
+from causeway.apps.wisp.domain.standing import Event, EventKind, Mode, Rules, Split, Standing, State
 
-Mode = Literal["route", "distance"]
-Clock = Literal["elapsed", "moving"]
-State = Literal["racing", "off_route", "paused", "lost_signal", "finished", "abandoned"]
-EventKind = Literal[
-    "overtook", "overtaken", "off_route", "rejoined", "mode_changed", "gps_lost", "gps_back"
-]
-
-KILOMETRE_M = 1000.0
-MILE_M = 1609.344
 #: A lead is one when it is more than this in time and in distance.
 LEAD_S, LEAD_M = 3.0, 5.0
 #: Off the route for so long, a race that may change its mode does, seconds.
@@ -39,62 +29,6 @@ FINISH_M, FINISH_SHARE = 5.0, 0.05
 PACE_S, PACE_M = 60.0, 20.0
 #: A result that skipped a larger share of the length than this is not won.
 SHORTCUT_SHARE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How a race is run."""
-
-    #: None: the ghost's way if the runner starts on it, else by distance.
-    mode: Mode | None = None
-    clock: Clock = "elapsed"
-    split_m: float = KILOMETRE_M
-    auto_pause: bool = False
-    #: Whether a race on the ghost's way may go on by distance when the runner leaves it.
-    may_change_mode: bool = False
-    #: What the device's metres are multiplied with (a treadmill's final distance over its own).
-    calibration: float = 1.0
-
-
-@dataclass(slots=True)
-class Standing:
-    """How the race stands at one moment. Gaps are positive behind the ghost."""
-
-    t: float
-    #: Seconds on the race's clock.
-    clock_s: float
-    s: float
-    gap_seconds: float
-    gap_metres: float
-    confidence: float
-    state: State
-    #: Where the ghost is, metres.
-    ghost_s: float
-    #: Seconds a kilometre, over the last minute; None before anything is known.
-    pace: float | None
-    projected_finish: float | None
-    projected_difference: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One stretch up to a mark: the runner's and the ghost's seconds for it."""
-
-    distance: float
-    user_time: float
-    ghost_time: float
-    difference: float
-    cumulative_difference: float
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened once; `number` counts those of its kind, from 1."""
-
-    kind: EventKind
-    t: float
-    s: float
-    number: int
 
 
 class Race:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from causeway.apps.wisp.domain import lines
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import KILOMETRE_M
 from causeway.apps.wisp.domain.simplify import thinned
+from causeway.apps.wisp.domain.standing import KILOMETRE_M
 
 #: At most so many samples of the curve, and points of the way.
 MOST_SAMPLES = 1000

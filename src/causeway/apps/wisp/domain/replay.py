@@ -14,7 +14,8 @@ import numpy as np
 
 from causeway.apps.wisp.domain.fixes import Fix
 from causeway.apps.wisp.domain.ghost import Ghost
-from causeway.apps.wisp.domain.race import Race, Rules
+from causeway.apps.wisp.domain.race import Race
+from causeway.apps.wisp.domain.standing import Rules
 from causeway.apps.wisp.domain.track import Track
 
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from causeway.apps.wisp.domain.race import Clock, Mode, Race, Split
+from causeway.apps.wisp.domain.race import Race
+from causeway.apps.wisp.domain.standing import Clock, Mode, Split
 
 Status = Literal["won", "lost", "abandoned"]
 Position = Literal["ahead", "behind", "level"]

@@ -20,7 +20,8 @@ from causeway.apps.wisp.domain.geodesy import Plane
 from causeway.apps.wisp.domain.ghost import Ghost
 from causeway.apps.wisp.domain.odometer import MovingPlane, Odometer, Stillness
 from causeway.apps.wisp.domain.progress import Progress
-from causeway.apps.wisp.domain.race import Event, Race, Rules, Split, Standing
+from causeway.apps.wisp.domain.race import Race
+from causeway.apps.wisp.domain.standing import Event, Rules, Split, Standing
 
 #: Counted up whenever what a race knows changes its shape.
 FORMAT = 1
