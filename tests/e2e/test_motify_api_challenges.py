@@ -327,6 +327,11 @@ async def test_readiness_before_staking(m: Served) -> None:
 
     found = await ready(farcaster)
     assert (found["ready"], found["account"]["connected"]) == (False, False)
+    world.sandbox.fault("neynar", "status", status=503)
+    found = await ready(farcaster)
+    assert (found["account"]["connected"], found["account"]["working"]) == (None, None)
+    assert found["problems"] == ["Farcaster does not answer now; try again"]
+    world.sandbox.clear_faults()
     world.sandbox.settings.neynar_accounts[ANN.address.lower()] = (7, 9)
     found = await ready(farcaster)
     assert (found["ready"], found["account"]["username"]) == (True, "7")

@@ -51,8 +51,8 @@ _NOTES = {
 class Standing:
     """How somebody's account stands."""
 
-    connected: bool
     #: None: it could not be found out now.
+    connected: bool | None
     working: bool | None = None
     name: str | None = None
     problem: str | None = None
@@ -158,6 +158,8 @@ async def _has_joined(ctx: MotifyContext, challenge_id: int, wallet: str) -> boo
 
 async def _standing(ctx: MotifyContext, provider: Provider, wallet: str) -> Standing:
     name = {"github": "GitHub", "wakatime": "WakaTime", "farcaster": "Farcaster"}[provider]
+    # Who has a Farcaster account is for Farcaster to say; the others are connected here.
+    unsure = None if provider is Provider.FARCASTER else True
     try:
         async with asyncio.timeout(_PATIENCE_S):
             if provider is Provider.FARCASTER:
@@ -172,11 +174,13 @@ async def _standing(ctx: MotifyContext, provider: Provider, wallet: str) -> Stan
         return Standing(True, False, problem=told)
     except _TriedTooOften:
         told = f"This account was tried often just now, and {name} is not asked again yet"
-        return Standing(True, None, problem=told)
+        return Standing(unsure, None, problem=told)
     except (TransientError, TimeoutError):
-        return Standing(True, None, problem=f"{name} does not answer now; try again")
+        return Standing(unsure, None, problem=f"{name} does not answer now; try again")
     except CausewayError:
-        return Standing(True, None, problem=f"{name} cannot be asked from here: tell the operator")
+        return Standing(
+            unsure, None, problem=f"{name} cannot be asked from here: tell the operator"
+        )
     return Standing(True, True, account.name)
 
 
