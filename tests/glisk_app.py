@@ -55,12 +55,28 @@ class Glisk:
             headers={"X-Alchemy-Signature": signature, "Content-Type": "application/json"},
         )
 
+    async def deliver_and_read(self, body: Any, seconds: float = 60) -> httpx2.Response:
+        """Deliver a webhook, again as long as the machine is too busy to read its block at once."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = await self.deliver(body)
+            if answer.status_code != 202:
+                return answer
+            assert time.monotonic() < deadline, f"not read within {seconds:g} s"
+
+    async def page(self, path: str, seconds: float = 60) -> Any:
+        """Return a page, asked for again as long as a busy machine answers that it cannot."""
+        deadline = time.monotonic() + seconds
+        while (answer := await self.http.get(path)).status_code == 503:
+            assert time.monotonic() < deadline, f"no answer within {seconds:g} s"
+        return answer.json()
+
     async def status_of(self, token_id: int) -> str | None:
         """Return a token's status, None when there is no such token."""
         answer = await self.http.get(f"/admin/token/{token_id}")
         return None if answer.status_code == 404 else str(answer.json()["status"])
 
-    async def until_status(self, token_id: int, status: str, seconds: float = 40) -> None:
+    async def until_status(self, token_id: int, status: str, seconds: float = 80) -> None:
         """Wait until a token has a status."""
 
         async def reached() -> bool:

@@ -46,8 +46,8 @@ KEYS = {"season": "0"}
 
 @pytest_asyncio.fixture
 async def sandbox() -> AsyncGenerator[SandboxServer]:
-    """The stand-ins, quick."""
-    settings = SandboxSettings(latency_s=0.02, picture_px=64)
+    """The stand-ins; a prediction is over at once, or its picture could be taken before its end."""
+    settings = SandboxSettings(latency_s=0, picture_px=64)
     async with SandboxServer.start(settings=settings) as server:
         yield server
 
