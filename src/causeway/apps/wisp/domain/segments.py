@@ -97,9 +97,15 @@ def efforts(segment: Segment, lat: Floats, lng: Floats, t: Floats) -> list[Segme
     # Who passes the start twice before the end has one effort: the faster.
     found: list[SegmentEffort] = []
     for one in sorted(tried, key=lambda one: one.time):
-        if all(one.end_s <= other.start_s or one.start_s >= other.end_s for other in found):
+        if not any(_overlap(one, other) for other in found):
             found.append(one)
     return sorted(found, key=lambda one: one.start_s)
+
+
+def _overlap(one: SegmentEffort, other: SegmentEffort) -> bool:
+    """Tell whether two efforts are the same; laps may share the metres around their line."""
+    common = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
+    return common > 0.1 * min(one.time, other.time)
 
 
 def _passes(xy: Floats, t: Floats, s: Floats, place: Floats) -> list[_Pass]:
