@@ -1,6 +1,7 @@
 """An indexer in a process of its own, to be killed: follows a ledger until the block given.
 
-Run as `python -m tests.chain.index_once DATABASE_URL RPC_URL CHAIN_ID CONTRACT TO_BLOCK MAX_RANGE`.
+Run as `python -m tests.chain.index_once DATABASE_URL RPC_URL CHAIN_ID CONTRACT TO_BLOCK MAX_RANGE`;
+a chain id that is no number is a network of Starknet.
 """
 
 from __future__ import annotations
@@ -17,8 +18,14 @@ async def main() -> None:
     """Step until the block is applied and nothing is left to undo."""
     database_url, rpc_url, chain_id, contract, to_block, max_range = sys.argv[1:]
     database = Database(database_url)
-    chain = chain_at(rpc_url, int(chain_id))
-    source = Book("book").source("ledger", contract, 1)
+    if chain_id.isdigit():
+        chain, book = chain_at(rpc_url, int(chain_id)), Book("book")
+    else:
+        # Imported here: it needs the extra packages, and takes a while.
+        from tests.starknet_world import StarknetBook, starknet_at
+
+        chain, book = starknet_at(rpc_url, chain_id), StarknetBook("book")
+    source = book.source("ledger", contract, 1)
     one = Indexer(database, chain, source, max_range=int(max_range), patience_s=0.0)
     quiet = 0
     while quiet < 4:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import TransientError
 from causeway.chains.errors import RpcError
-from causeway.chains.evm.chain import Receipt
+from causeway.chains.settling import Receipt
 from causeway.relayer import ledger
 from causeway.relayer.lane import Did, Lane, Sight, alarm
 from causeway.relayer.ledger import Held

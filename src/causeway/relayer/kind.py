@@ -17,9 +17,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from causeway.chains.evm.abi import Abi
-from causeway.chains.evm.chain import EvmChain, Receipt
 from causeway.chains.protocol import Finality
+from causeway.chains.settling import Receipt, RevertAbi
 
 #: Where state is read: a block number, or a tag.
 At = int | str
@@ -136,7 +135,8 @@ class MinedBatch:
 
 
 Encode = Callable[[Sequence[Unit]], Call]
-IsDone = Callable[[EvmChain, Sequence[Unit], At], Awaitable[Mapping[str, Outcome]]]
+#: Asks the chain it is owed on, in whatever class its family has.
+IsDone = Callable[[Any, Sequence[Unit], At], Awaitable[Mapping[str, Outcome]]]
 OnSettled = Callable[[AsyncSession, SettledBatch], Awaitable[None]]
 OnMined = Callable[[AsyncSession, MinedBatch], Awaitable[None]]
 OnFailed = Callable[[AsyncSession, Unit, str], Awaitable[None]]
@@ -160,7 +160,7 @@ class UnitKind:
     #: owed again, and the same bytes are on their way.
     on_unmined: OnMined | None = None
     on_failed: OnFailed | None = None
-    abi: Abi | None = None
+    abi: RevertAbi | None = None
     drop_reverted: Offender | None = None
     #: Errors that are our own fault (a missing role): the kind waits, no unit fails. By name, or
     #: by the text of a `require`.

@@ -18,9 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.clock import Clock
 from causeway.base.errors import Bug
-from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.signer import Signer
 from causeway.chains.protocol import Block, Finality
+from causeway.chains.settling import SettlingChain, Signer
 from causeway.relayer.fees import PERCENTILES, Quote, suggested_tip
 from causeway.relayer.kind import UnitKind
 from causeway.relayer.notices import OnNotice
@@ -108,7 +107,7 @@ class Lane:
     """One account on one chain, the kinds it serves, and the database with its ledger."""
 
     database: Database
-    chain: EvmChain
+    chain: SettlingChain
     signer: Signer
     kinds: Mapping[tuple[str, str], UnitKind]
     clock: Clock

@@ -13,6 +13,7 @@ Nothing here needs a chain or a key, so any process may do it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,10 +66,19 @@ class Scope:
         return ", ".join(part for part in parts if part) or "everything"
 
 
+#: Addresses that are field elements; one of forty digits or fewer is written with its zeros.
+_LONG = re.compile(r"0[xX][0-9a-fA-F]{41,64}")
+
+
 def account_of(given: str, field: str) -> str:
-    """Return an account checksummed; `InvalidInput` that names the field when it is no address."""
+    """Return an account as its chain writes it: checksummed, or with all its 64 digits.
+
+    Raises `InvalidInput` that names the field when it is no address.
+    """
+    if _LONG.fullmatch(given):
+        return f"0x{given[2:].lower():0>64}"
     if not is_address(given):
-        allowed = "an address: 0x and 40 hex digits"
+        allowed = "an address: 0x and 40 hex digits, or up to 64 on a chain with longer ones"
         raise InvalidInput(fields=[Field(field, given[:80], allowed)])
     return str(to_checksum_address(given))
 

@@ -21,8 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.errors import Bug
-from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.signer import Signer
+from causeway.chains.settling import SettlingChain, Signer
 from causeway.relayer import account, filing, views
 from causeway.relayer.filing import Filed, Withdrawn
 from causeway.relayer.kind import UnitKind, UnitRequest
@@ -41,7 +40,7 @@ class Relayer:
     def __init__(
         self,
         database: Database,
-        chain: EvmChain,
+        chain: SettlingChain,
         signers: Signer | Sequence[Signer],
         kinds: Sequence[UnitKind],
         *,

@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from eth_utils.address import to_checksum_address
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from causeway.base.clock import iso
-from causeway.relayer.pauses import Pause
+from causeway.relayer.pauses import Pause, account_of
 from causeway.relayer.views import AccountView, AttemptView, TransactionView
 from causeway.relayer.words import reason
 
@@ -248,7 +247,7 @@ def page(view: TransactionView) -> TransactionPage:
         reason=reason(view),
         requested_by=view.requested_by,
         intent=IntentOut(
-            to=to_checksum_address(view.to_address),
+            to=account_of(view.to_address, "to"),
             value_wei=view.value,
             selector="0x" + view.calldata[:4].hex() if view.calldata else "",
             data="0x" + view.calldata.hex(),

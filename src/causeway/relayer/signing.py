@@ -8,14 +8,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from eth_utils.address import to_checksum_address
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import CausewayError, LeaseLost, TransactionReverted
 from causeway.base.faults import fault_point
 from causeway.chains.errors import IntrinsicGasTooLow
 from causeway.chains.evm.abi import Abi
-from causeway.chains.evm.signer import SignedTransaction
+from causeway.chains.settling import SignedTransaction
 from causeway.relayer import account, budget, ledger
 from causeway.relayer.fees import (
     Fees,
@@ -260,7 +259,7 @@ async def _signature(
             "type": 2,
             "chainId": lane.chain.chain_id,
             "nonce": nonce,
-            "to": to_checksum_address(call.to),
+            "to": lane.chain.address(call.to),
             "data": call.data,
             "value": call.value,
             "gas": limit,

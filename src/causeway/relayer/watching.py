@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.base.errors import TransactionReverted
 from causeway.base.faults import fault_point
-from causeway.chains.evm.chain import Receipt
+from causeway.chains.settling import Receipt
 from causeway.relayer import ledger
 from causeway.relayer.kind import MinedBatch, SettledBatch, UnitKind
 from causeway.relayer.lane import Did, Lane, Sight, alarm
@@ -70,21 +70,10 @@ async def watch_unmined(lane: Lane, sight: Sight, lease: Lease, one: Held, did: 
 
 
 async def _spent_by_another(lane: Lane, one: Held, depth: int) -> bool:
-    """Return whether an endpoint that has block `depth` knows the nonce spent and none of ours.
-
-    One batch, so that count and receipts come from the same endpoint.
-    """
-    answers = await lane.chain.pool.batch(
-        [
-            ("eth_getTransactionCount", (lane.sender, hex(depth))),
-            *(("eth_getTransactionReceipt", (attempt.hash,)) for attempt in one.attempts),
-        ]
-    )
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    count, *receipts = answers
-    return int(str(count), 16) > one.nonce and not any(receipts)
+    """Return whether an endpoint that has block `depth` knows the nonce spent and none of ours."""
+    hashes = [attempt.hash for attempt in one.attempts]
+    count = await lane.chain.nonce_without(lane.sender, depth, hashes)
+    return count is not None and count > one.nonce
 
 
 async def _mined(
@@ -311,7 +300,9 @@ async def _reverted(
 async def _why_reverted(
     lane: Lane, kind: UnitKind, one: Held, attempt: AttemptRow, receipt: Receipt
 ) -> tuple[str, str | None]:
-    """Run it again on top of the parent block and return the reason in the contract's words."""
+    """Return the reason in the contract's words: what the chain says, or what it says once more."""
+    if receipt.revert_reason is not None:
+        return receipt.revert_reason, receipt.revert_reason
     if receipt.gas_used * 64 >= attempt.gas_limit * 63:
         return f"it ran out of its {attempt.gas_limit} gas", None
     try:

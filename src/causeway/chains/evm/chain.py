@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from causeway.base.errors import (
@@ -24,6 +24,7 @@ from causeway.chains.evm.words import WordDecoder
 from causeway.chains.pool import Acceptance, ProviderPool
 from causeway.chains.protocol import Block, Finality, Log, LogFilter
 from causeway.chains.rpc import Call
+from causeway.chains.settling import FeeHistory, Receipt
 
 T = TypeVar("T")
 
@@ -33,32 +34,6 @@ _GRACE_S = 0.25
 
 #: Where to read state: a block number, a block hash, or a tag (`latest`, `pending`, ...).
 At = int | str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a mined transaction. Fees in wei."""
-
-    transaction_hash: str
-    block_number: int
-    block_hash: str
-    #: 1: done; 0: reverted, with its gas spent.
-    status: int
-    gas_used: int
-    effective_gas_price: int
-    logs: tuple[Log, ...]
-    #: The data fee of an OP-stack chain, outside the gas; None elsewhere.
-    l1_fee: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class FeeHistory:
-    """Fees of recent blocks in wei, oldest first."""
-
-    #: One more entry than blocks: the last is the next block's.
-    base_fee_per_gas: tuple[int, ...]
-    #: For each block the tips at the percentiles asked for.
-    rewards: tuple[tuple[int, ...], ...]
 
 
 class EvmChain:
@@ -100,6 +75,10 @@ class EvmChain:
     def decoder(self, event: EventAbi) -> WordDecoder:
         """Return what decodes the logs of an event."""
         return WordDecoder(event)
+
+    def address(self, text: str) -> str:
+        """Return an address with its checksum (EIP-55)."""
+        return str(to_checksum_address(text))
 
     # Blocks and logs
 
@@ -263,6 +242,21 @@ class EvmChain:
         if not counts:
             raise next(one for _, (one,) in answers if isinstance(one, CausewayError))
         return max(counts)
+
+    async def nonce_without(self, address: str, at: int, tx_hashes: Sequence[str]) -> int | None:
+        """Return the number of transactions mined from an address as of a block.
+
+        None when the endpoint that says so has a receipt of one of these: one batch, so that count
+        and receipts come from the same one.
+        """
+        calls: list[Call] = [("eth_getTransactionCount", (address, hex(at)))]
+        calls += [("eth_getTransactionReceipt", (tx_hash,)) for tx_hash in tx_hashes]
+        answers = await self.pool.batch(calls)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        count, *receipts = answers
+        return None if any(receipts) else int(str(count), 16)
 
     # Fees
 

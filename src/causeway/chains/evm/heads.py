@@ -47,6 +47,10 @@ _message = msgspec.json.Decoder(_Message)
 class HeadFeed:
     """One node's `newHeads` subscription, connected again whenever it breaks."""
 
+    #: The subscription: method and parameters, and the methods of what is told.
+    request: tuple[str, object] = ("eth_subscribe", ["newHeads"])
+    told: frozenset[str] = frozenset({"eth_subscription"})
+
     def __init__(self, url: SecretUrl, name: str, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._url = url
         self.name = name
@@ -76,8 +80,8 @@ class HeadFeed:
         async with session.ws_connect(
             self._url.reveal(), heartbeat=_HEARTBEAT_S, max_msg_size=1 << 20
         ) as socket:
-            request = {"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]}
-            await socket.send_json(request)
+            method, params = self.request
+            await socket.send_json({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
             # What was mined while there was no connection is looked for now.
             seen()
             _CONNECTED.labels(self.name).set(1)
@@ -87,6 +91,6 @@ class HeadFeed:
                 told = _message.decode(message.data)
                 if told.error is not None:
                     raise aiohttp.ClientError("the node does not offer subscriptions")
-                if told.method == "eth_subscription":
+                if told.method in self.told:
                     _HEADS.labels(self.name).inc()
                     seen()

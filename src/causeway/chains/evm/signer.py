@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -15,29 +14,9 @@ from eth_utils.address import to_checksum_address
 from pydantic import SecretStr
 
 from causeway.base.errors import ConfigurationError
+from causeway.chains.settling import SignedTransaction, Signer
 
-
-@dataclass(frozen=True, slots=True)
-class SignedTransaction:
-    """The bytes that go out, and the hash they will have (0x, lower case)."""
-
-    raw: bytes
-    hash: str
-
-
-class Signer(Protocol):
-    """Who signs."""
-
-    @property
-    def address(self) -> str:
-        """The account's address, checksummed (EIP-55)."""
-        ...
-
-    async def sign(self, tx: Mapping[str, object]) -> SignedTransaction:
-        """Sign the fields of a transaction (`chainId`, `nonce`, `to`, `data`, `value`, `gas`,
-        `maxFeePerGas`, `maxPriorityFeePerGas`, all integers in wei or gas, for EIP-1559).
-        """
-        ...
+__all__ = ["LocalSigner", "SignedTransaction", "Signer"]
 
 
 class LocalSigner:

@@ -12,13 +12,20 @@ from causeway.chains.evm.hashing import keccak
 from causeway.chains.pool import Acceptance, ProviderPool
 from causeway.chains.protocol import Block, Finality, Log, LogFilter
 from causeway.chains.rpc import Call
+from causeway.chains.settling import FeeHistory, Receipt
 from causeway.chains.starknet import felts
 from causeway.chains.starknet.abi import EventAbi, to_bytes, to_felts
 from causeway.chains.starknet.agreeing import AgreedHeads, coherent, headers_in
 from causeway.chains.starknet.decoder import EventDecoder
-from causeway.chains.starknet.errors import CONTRACT_NOT_FOUND, INVALID_NONCE, TRANSACTION_NOT_FOUND
+from causeway.chains.starknet.errors import (
+    CONTRACT_NOT_FOUND,
+    INVALID_NONCE,
+    TRANSACTION_NOT_FOUND,
+    reason,
+)
+from causeway.chains.starknet.heads import HeadFeed
 from causeway.chains.starknet.ranges import LogRange, header_call, read_block, read_range
-from causeway.chains.starknet.transactions import Invoke
+from causeway.chains.starknet.transactions import Bounds, ContractCall, Invoke, execution
 from causeway.chains.starknet.wire import (
     WireBlock,
     WireEstimate,
@@ -31,25 +38,13 @@ from causeway.chains.starknet.wire import (
 
 T = TypeVar("T")
 
+#: The token that fees are paid in, at the same address on every public network.
+STRK = "0x04718f5a0fc34cc1af16a1cdee98ffb20c31f5cd61d6ab07201858f4287c938d"
+#: Most L2 gas of one transaction, and what is set aside for an account's validation.
+_MOST_L2_GAS = 1_000_000_000
+_VALIDATION_L2_GAS = 1_000_000
 #: Where to read state: a block number, a block hash, or a tag (`latest`, `pre_confirmed`, ...).
 At = int | str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a transaction. Fees in fri."""
-
-    transaction_hash: str
-    block_number: int
-    block_hash: str
-    #: 1: done; 0: reverted, with its fee paid.
-    status: int
-    fee: int
-    #: `ACCEPTED_ON_L2` or `ACCEPTED_ON_L1`.
-    finality: str
-    #: In the contract's words, where it was reverted.
-    revert_reason: str | None
-    logs: tuple[Log, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +54,40 @@ class Prices:
     l1_gas: int
     l1_data_gas: int
     l2_gas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What a transaction uses of each resource, and their prices in fri."""
+
+    l2_gas: int
+    l2_gas_price: int
+    l1_data_gas: int
+    l1_data_gas_price: int
+    l1_gas: int
+    l1_gas_price: int
+
+    @property
+    def total(self) -> int:
+        """All of it in units of L2 gas, rounded up."""
+        rest = self.l1_data_gas * self.l1_data_gas_price + self.l1_gas * self.l1_gas_price
+        return self.l2_gas - -rest // self.l2_gas_price
+
+    def bounds(self, gas: int, price: int) -> Bounds:
+        """Return bounds that together cost no more than so much gas at this price, in fri.
+
+        Each resource has the same share of it as in the estimate, and each price the same room.
+        """
+
+        def part(amount: int, up: int, of: int) -> int:
+            return amount * up // of
+
+        l1_data = part(self.l1_data_gas, gas, self.total)
+        l1 = part(self.l1_gas, gas, self.total)
+        data_price = part(self.l1_data_gas_price, price, self.l2_gas_price)
+        l1_price = part(self.l1_gas_price, price, self.l2_gas_price)
+        left = gas - -(-(l1_data * data_price + l1 * l1_price) // price)
+        return Bounds(left, price, l1_data, data_price, l1, l1_price)
 
 
 def number_of(network: int) -> int:
@@ -88,6 +117,8 @@ class StarknetChain:
         self._chain_id = number_of(self.network)
         self.pool = pool
         self._heads = AgreedHeads(pool)
+        #: Nodes that tell of new heads; empty: the chain is looked at in intervals only.
+        self.feeds: tuple[HeadFeed, ...] = ()
         pool.require_chain_id(self.network, "starknet_chainId", first_block=header_call(0))
 
     @property
@@ -110,6 +141,10 @@ class StarknetChain:
     async def close(self) -> None:
         """Close the pool's connections."""
         await self.pool.close()
+
+    def address(self, text: str) -> str:
+        """Return an address with all its 64 digits."""
+        return felts.address(text)
 
     def decoder(self, event: EventAbi) -> EventDecoder:
         """Return what decodes the logs of an event."""
@@ -192,12 +227,14 @@ class StarknetChain:
 
     # State
 
-    async def call(self, to: str, data: bytes, *, at: At = "latest") -> bytes:
+    async def call(
+        self, to: str, data: bytes, *, sender: str | None = None, at: At = "latest"
+    ) -> bytes:
         """Run a view; return its felts, 32 bytes each.
 
-        `data`: the selector and the inputs as `Abi.encode` makes them. Raises
-        `TransactionReverted` in the contract's words, and `RpcError` with code 20 where there is no
-        contract, 21 where it has no such function.
+        Nobody is the caller, `sender` is not looked at. `data`: the selector and the inputs as
+        `Abi.encode` makes them. Raises `TransactionReverted` in the contract's words, and
+        `RpcError` with code 20 where there is no contract, 21 where it has no such function.
         """
         function, *calldata = to_felts(data)
         request = {
@@ -223,8 +260,19 @@ class StarknetChain:
         call = ("starknet_getStorageAt", (felts.wire(address), hex(key), _at(at)))
         return felts.felt(await self.pool.call(*call, reply=str))
 
+    async def balance(self, address: str, at: At = "latest") -> int:
+        """Return what an account can pay fees with: its STRK, in fri."""
+        data = to_bytes([felts.selector("balance_of"), felts.felt(address)])
+        try:
+            low, high = to_felts(await self.call(STRK, data, at=at))
+        except RpcError as error:
+            if error.code != CONTRACT_NOT_FOUND:
+                raise
+            return 0
+        return high << 128 | low
+
     async def nonce(self, address: str, at: At = "latest") -> int:
-        """Return an account's next nonce as of a block."""
+        """Return an account's next nonce as of a block (`pending`: of the one being made)."""
         call = ("starknet_getNonce", (_at(at), felts.wire(address)))
         return felts.felt(await self.pool.call(*call, reply=str))
 
@@ -240,6 +288,51 @@ class StarknetChain:
                 0 if price is None else int(price.price_in_fri, 16)
                 for price in (wire.l1_gas_price, wire.l1_data_gas_price, wire.l2_gas_price)
             )
+        )
+
+    async def fee_history(self, blocks: int, percentiles: Sequence[float]) -> FeeHistory:
+        """Return the price of L2 gas in the newest block, as that of the next one too.
+
+        The protocol moves it slowly; what others tipped is told by no method, so there is none.
+        """
+        price = (await self.prices()).l2_gas
+        return FeeHistory((price, price), ())
+
+    async def max_priority_fee(self) -> int:
+        """Return 0: nodes suggest no tip."""
+        return 0
+
+    async def gas_limit_of_block(self, at: At = "latest") -> int:
+        """Return how much L2 gas one transaction may use at most, by the protocol's rules."""
+        return _MOST_L2_GAS
+
+    async def estimate_gas(self, sender: str, to: str, data: bytes, value: int = 0) -> int:
+        """Return what an invoke transaction of one call would cost now, in units of L2 gas.
+
+        What it uses of other resources is counted in it by their prices, and so is its validation.
+        Raises `TransactionReverted` in the contract's words when it would fail.
+        """
+        return (await self.shares(sender, to, data)).total
+
+    async def shares(self, sender: str, to: str, data: bytes) -> Shares:
+        """Return how the cost of an invoke transaction is divided among resources now."""
+        tx = Invoke(
+            felts.address(sender),
+            execution([ContractCall.from_data(to, data)] if data else []),
+            await self.nonce(sender, "pre_confirmed"),
+            Bounds(0, 0),
+        )
+        told = await self.estimate_fee(tx, query=True)
+        l2_price = int(told.l2_gas_price, 16)
+        if not l2_price:
+            raise ProviderUnavailable(f"{self._name}: the provider tells no price of L2 gas")
+        return Shares(
+            int(told.l2_gas_consumed, 16) + _VALIDATION_L2_GAS,
+            l2_price,
+            int(told.l1_data_gas_consumed, 16),
+            int(told.l1_data_gas_price, 16),
+            int(told.l1_gas_consumed, 16),
+            int(told.l1_gas_price, 16),
         )
 
     async def estimate_fee(self, tx: Invoke, *, query: bool = True) -> WireEstimate:
@@ -280,15 +373,15 @@ class StarknetChain:
         if wire is None or wire.block_hash is None or wire.block_number is None:
             return None
         done = wire.execution_status == "SUCCEEDED"
+        fee, gas = int(wire.actual_fee.amount, 16), _gas_used(wire)
         number, block_hash = wire.block_number, full(wire.block_hash)
         return Receipt(
             full(wire.transaction_hash),
             number,
             block_hash,
             int(done),
-            int(wire.actual_fee.amount, 16),
-            wire.finality_status,
-            None if done else wire.revert_reason or "reverted without a reason",
+            gas,
+            fee // gas,
             tuple(
                 WireLog(
                     full(one.from_address),
@@ -302,7 +395,29 @@ class StarknetChain:
                 ).log()
                 for place, one in enumerate(wire.events)
             ),
+            fee % gas,
+            None if done else reason(wire.revert_reason) or "reverted without a reason",
         )
+
+    async def nonce_without(self, address: str, at: int, tx_hashes: Sequence[str]) -> int | None:
+        """Return an account's next nonce as of a block.
+
+        None when the endpoint that says so has a receipt of one of these: both are asked in one
+        batch.
+        """
+        calls: list[Call] = [("starknet_getNonce", (_at(at), felts.wire(address)))]
+        calls += [("starknet_getTransactionReceipt", (felts.wire(one),)) for one in tx_hashes]
+        count, *receipts = await self.pool.batch(
+            calls, replies=[str, *[WireReceipt] * len(tx_hashes)]
+        )
+        if isinstance(count, CausewayError):
+            raise count
+        for one in receipts:
+            if isinstance(one, WireReceipt):
+                return None
+            if not isinstance(one, RpcError) or one.code != TRANSACTION_NOT_FOUND:
+                raise cast("CausewayError", one)
+        return felts.felt(cast("str", count))
 
     async def status(self, tx_hash: str) -> WireStatus | None:
         """Return how far a transaction is; None when the node does not know it."""
@@ -356,4 +471,16 @@ class StarknetChain:
 def _at(at: At) -> object:
     if isinstance(at, int):
         return {"block_number": at}
-    return {"block_hash": felts.wire(at)} if at.startswith("0x") else at
+    if at.startswith("0x"):
+        return {"block_hash": felts.wire(at)}
+    return _TAGS.get(at, at)
+
+
+#: Tags of Ethereum, and what comes closest to them.
+_TAGS = {"pending": "pre_confirmed", "finalized": "l1_accepted", "safe": "l1_accepted"}
+
+
+def _gas_used(wire: WireReceipt) -> int:
+    """Return the L2 gas that was used; 1 where an older node does not tell it."""
+    told = wire.execution_resources.get("l2_gas")
+    return told if isinstance(told, int) and told > 0 else 1

@@ -8,13 +8,15 @@ a Python that has it; otherwise it is made below the data folder from `engine-re
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,6 @@ from causeway.base.errors import CausewayError, ConfigurationError
 
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE / "engine-requirements.txt"
-#: A line of an answer may hold the events of a whole transaction.
-_LONGEST_LINE = 64 << 20
 
 
 class ContractFailed(CausewayError):
@@ -60,6 +60,14 @@ async def install() -> Path:
     if found is not None:
         return found
     folder = _folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as alone:
+        # Several processes may want it at once; the others find it made.
+        await asyncio.to_thread(fcntl.flock, alone, fcntl.LOCK_EX)
+        return installed() or await _make(folder)
+
+
+async def _make(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     # The package's sources are of the time of Python 3.9 to 3.11.
@@ -87,51 +95,42 @@ async def _run(*command: str) -> None:
 
 
 class Engine:
-    """One engine process. Requests are answered one after the other."""
+    """One engine process. Requests are answered one after the other, whoever asks."""
 
-    def __init__(self, python: Path, chain_id: int) -> None:
+    def __init__(self, python: Path) -> None:
         self._python = python
-        self._chain_id = chain_id
-        self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
 
-    async def start(self) -> None:
-        """Start the process."""
-        self._process = await asyncio.create_subprocess_exec(
-            str(self._python),
-            "-P",  # without the script's folder, whose names must not be taken for packages
-            str(_HERE / "engine_process.py"),
-            hex(self._chain_id),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            limit=_LONGEST_LINE,
+    def start(self) -> None:
+        """Start the process; it takes seconds until it answers."""
+        self._process = subprocess.Popen(  # noqa: S603 - our own file
+            # -P: without the script's folder, whose names must not be taken for packages.
+            [str(self._python), "-P", str(_HERE / "engine_process.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """End the process."""
         process, self._process = self._process, None
         if process is None:
             return
-        if process.stdin is not None:
-            process.stdin.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
         try:
-            async with asyncio.timeout(5):
-                await process.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     async def ask(self, do: str, **fields: Any) -> Mapping[str, Any]:
         """Have the engine do something; raises `ContractFailed` when a contract refused."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            raise CausewayError("the Starknet engine is not running")
-        async with self._turn:
-            process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
-            await process.stdin.drain()
-            line = await process.stdout.readline()
+        asked = json.dumps({"do": do, **fields}).encode() + b"\n"
+        # A question that nobody waits for any more is still answered before the next is asked.
+        line = await asyncio.to_thread(self._exchange, asked)
         if not line:
             raise CausewayError("the Starknet engine has ended")
         answer = json.loads(line)
@@ -140,3 +139,15 @@ class Engine:
         if "error" in answer:
             raise CausewayError(f"the Starknet engine failed: {answer['reason']}")
         return answer
+
+    def _exchange(self, asked: bytes) -> bytes:
+        with self._turn:
+            process = self._process
+            if process is None or process.stdin is None or process.stdout is None:
+                return b""
+            try:
+                process.stdin.write(asked)
+                process.stdin.flush()
+                return process.stdout.readline()
+            except (OSError, ValueError):
+                return b""

@@ -113,13 +113,19 @@ class Reverted(Exception):
 class Engine:
     """Classes, and the state as of each block."""
 
-    def __init__(self, chain_id: int) -> None:
+    def __init__(self) -> None:
         self.compiled: dict[int, Any] = {}
+        self.begin({"chain_id": "0x0"})
+
+    def begin(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Begin a chain anew; classes stay known."""
+        chain_id = int(asked["chain_id"], 16)
         self.now = State()
         self.kept: dict[int, State] = {}
         config = StarknetGeneralConfig()
         os_config = StarknetOsConfig(chain_id, config.starknet_os_config.fee_token_address)
         self.config = dataclasses.replace(config, starknet_os_config=os_config)
+        return {}
 
     def _run(
         self,
@@ -181,7 +187,8 @@ class Engine:
 
     def declare(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Learn a compiled class."""
-        self.compiled[int(asked["hash"], 16)] = CompiledClass.load(asked["casm"])
+        if int(asked["hash"], 16) not in self.compiled:
+            self.compiled[int(asked["hash"], 16)] = CompiledClass.load(asked["casm"])
         return {}
 
     def deploy(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -335,7 +342,7 @@ def _reason(message: str) -> str:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    engine = Engine(int(sys.argv[1], 16))
+    engine = Engine()
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -20,7 +20,7 @@ from causeway.sandbox.starknet.engine import ContractFailed, Engine
 
 _MASK = (1 << 250) - 1
 #: Prices of a unit of each resource, in fri.
-L1_GAS, L2_GAS, DATA_GAS = 1_000_000_000, 3_000_000, 1_000
+L1_GAS, L2_GAS, DATA_GAS = 30_000_000_000_000, 3_000_000_000, 1_000_000_000
 #: Gas of layer 2 for a step of the engine, and what every transaction takes besides.
 _GAS_A_STEP = 100
 _GAS_AT_LEAST = 50_000
@@ -70,7 +70,9 @@ class Transaction:
     def fee(self) -> int:
         """What it cost, in fri."""
         used = self.resources
-        return used.l2_gas * L2_GAS + used.l1_data_gas * DATA_GAS if self.tx else 0
+        if self.tx is None:
+            return 0
+        return used.l2_gas * (L2_GAS + self.tx.tip) + used.l1_data_gas * DATA_GAS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The node: one engine, one ledger, and the server that speaks JSON-RPC and WebSockets."""
+"""The node: an engine, a ledger, and the server that speaks JSON-RPC and WebSockets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -36,13 +35,13 @@ class StarknetNode:
 
     def __init__(
         self,
-        python: Path,
+        engine: Engine,
         *,
         chain_id: int = SN_SEPOLIA,
         pages: random.Random | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.engine = Engine(python, chain_id)
+        self.engine = engine
         self.ledger = Ledger(self.engine, chain_id, clock)
         self.methods = Methods(self.ledger, pages)
         #: Called with the name of each method before it is answered; may wait, or raise `Refused`.
@@ -65,8 +64,8 @@ class StarknetNode:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     async def start(self) -> None:
-        """Start the engine and serve."""
-        await self.engine.start()
+        """Begin a chain and serve it."""
+        await self.engine.ask("begin", chain_id=hex(self.ledger.chain_id))
         self.ledger.sealed.append(self._tell_head)
         self.ledger.replaced.append(self._tell_reorg)
         await self.ledger.start()
@@ -80,14 +79,13 @@ class StarknetNode:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop serving and end the engine."""
+        """Stop serving; the engine goes on."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         for task in list(self._sending):
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
-        await self.engine.stop()
 
     async def seal(self) -> Block:
         """Close the block that is being made."""
@@ -224,15 +222,26 @@ def _error(number: object, refused: Refused) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    *, pages: random.Random | None = None, chain_id: int = SN_SEPOLIA, clock: Clock = SYSTEM_CLOCK
+    *,
+    engine: Engine | None = None,
+    pages: random.Random | None = None,
+    chain_id: int = SN_SEPOLIA,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncGenerator[StarknetNode]:
-    """Run a node; its engine is installed first where it is not there.
+    """Run a node on an engine that is running, or on one of its own.
 
-    Raises `ConfigurationError` when it cannot be.
+    The engine is installed first where it is not there; raises `ConfigurationError` when it cannot
+    be.
     """
-    node = StarknetNode(await engines.install(), chain_id=chain_id, pages=pages, clock=clock)
+    used = engine
+    if used is None:
+        used = Engine(await engines.install())
+        used.start()
+    node = StarknetNode(used, chain_id=chain_id, pages=pages, clock=clock)
     await node.start()
     try:
         yield node
     finally:
         await node.stop()
+        if engine is None:
+            await asyncio.to_thread(used.stop)
