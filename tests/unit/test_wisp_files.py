@@ -21,6 +21,7 @@ from causeway.apps.wisp.domain.clean import clean
 from causeway.apps.wisp.domain.files import (
     UnreadableFile,
     entries,
+    listing,
     read_track,
     to_geojson,
     to_gpx,
@@ -225,6 +226,27 @@ def test_an_archive_gives_its_runs_and_names_what_is_broken() -> None:
     assert found["activities/3.tcx.gz"].reason
     rest = [entry.name for entry in entries(archive, after="activities/3.tcx.gz")]
     assert rest == list(found)[3:]
+
+
+def test_an_export_says_what_its_files_are_in_any_language() -> None:
+    head = "Aktivitäts-ID,Aktivitätsdatum,Name der Aktivität,Aktivitätsart,Beschreibung,Dateiname"
+    rows = [
+        head,
+        '101,"21.11.2026, 06:00:00","Morgens, im Park",Lauf,"Nass\nund kalt",activities/1.gpx',
+        "102,21.11.2026,Rad,Radfahrt,,activities/2.fit.gz",
+        "103,21.11.2026,von Hand,Lauf,,",
+        "broken",
+    ]
+    text = "\n".join(rows).replace("\\n", "\n")
+    found = listing(zipped({"activities.csv": text.encode("utf-8-sig"), "activities/1.gpx": b""}))
+    assert list(found) == ["activities/1.gpx", "activities/2.fit.gz"]
+    first = found["activities/1.gpx"]
+    assert (first.activity_id, first.title, first.kind) == ("101", "Morgens, im Park", "Lauf")
+    assert first.description == "Nass\nund kalt"
+    assert found["activities/2.fit.gz"].description is None
+    assert listing(zipped({"a.gpx": b""})) == {}
+    with pytest.raises(UnreadableFile):
+        listing(io.BytesIO(b"no zip"))
 
 
 def test_an_archive_that_is_none_or_a_bomb_is_refused() -> None:

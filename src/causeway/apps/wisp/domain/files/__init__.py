@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from causeway.apps.wisp.domain.files.archive import Entry, entries
+from causeway.apps.wisp.domain.files.listing import Listed, listing
 from causeway.apps.wisp.domain.files.reading import (
     MOST_BYTES,
     MOST_SAMPLES,
@@ -15,8 +16,10 @@ __all__ = [
     "MOST_BYTES",
     "MOST_SAMPLES",
     "Entry",
+    "Listed",
     "UnreadableFile",
     "entries",
+    "listing",
     "read_track",
     "to_geojson",
     "to_gpx",
