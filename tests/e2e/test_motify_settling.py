@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from causeway.runtime.process import working
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
+from causeway.store.encryption import new_key
 from tests.glisk_app import until
 from tests.motify_world import DAY, contributions, running_motify
 
@@ -75,3 +77,44 @@ async def test_a_joining_that_is_reorganised_away_is_forgotten_with_what_was_rea
             return row["n"] == 1 and row["read_block"] is not None
 
         await until(read_again)
+
+
+async def test_challenges_of_another_contract_are_not_taken_for_those_of_this_one(
+    database_url: str, anvil: AnvilNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = new_key()
+    old, new = await MotifyContract.deploy(anvil), await MotifyContract.deploy(anvil)
+    ann, bob = (one.address.lower() for one in people(2))
+    async with running_motify(database_url, anvil, old, monkeypatch, worker=False, **keys) as world:
+        before, start, end = await world.challenge({ann: USDC, bob: 3 * USDC})
+        await world.connect_github(ann, "ann")
+        world.sandbox.settings.github_contributions["ann"] = contributions(start, 1)
+        async with working(world.installation):
+            await world.travel_to(start)
+            await world.until_status(before, "live")
+    await old.travel_to(end - 30 * 60)
+    async with running_motify(database_url, anvil, new, monkeypatch, worker=False, **keys) as world:
+        after, start, _ = await world.challenge({ann: 2 * USDC, bob: 2 * USDC}, days=1)
+        assert after == before
+        await world.connect_github(bob, "bob")
+        world.sandbox.settings.github_contributions["bob"] = contributions(start, 1)
+        async with working(world.installation):
+            await world.travel_to(start + 2 * DAY)
+            mine = (
+                "SELECT status FROM motify.settlements WHERE challenge_id = :id "
+                "AND contract_address = :contract"
+            )
+
+            async def status(contract: MotifyContract) -> str | None:
+                address = contract.address.lower()
+                rows = await world.rows(mine, id=after, contract=address)
+                return rows[0]["status"] if rows else None
+
+            async def settled() -> bool:
+                await world.mine()
+                return await status(new) == "archived"
+
+            await until(settled, 60)
+            assert await status(old) == "live"
+    assert not any(one.declared for one in (await old.challenge(before)).participants)
+    assert (await new.challenge(after)).finalized

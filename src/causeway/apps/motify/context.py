@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from causeway.app import Context, context_of
 from causeway.apps.motify.contract import Contract
+from causeway.apps.motify.models import Settlement
 from causeway.apps.motify.outages import Outages
 from causeway.apps.motify.settings import MotifySettings
 from causeway.auth.bearer import check_admin
@@ -27,6 +28,8 @@ from causeway.store.encryption import Keyring, load_keyring
 #: The one chain Motify reads, by the name it is configured under.
 CHAIN = "base"
 SOURCE = "motify"
+#: Challenges of another contract than the one configured are looked at again after this, seconds.
+ELSEWHERE_S = 3600.0
 
 
 @dataclass
@@ -78,6 +81,22 @@ def contract_of(ctx: MotifyContext) -> Contract:
     if address is None or CHAIN not in ctx.chains:
         raise ConfigurationError(ctx.settings.missing())
     return Contract(ctx.chains[CHAIN], address, ctx.services.abi)
+
+
+def place_of(ctx: MotifyContext) -> dict[str, object]:
+    """Return which chain and contract this installation is about, as SQL is asked with it."""
+    return {"chain": ctx.settings.chain_id, "contract": ctx.settings.contract}
+
+
+def is_here(ctx: MotifyContext, settlement: Settlement) -> bool:
+    """Say whether a challenge is of the contract that is configured.
+
+    One of another contract, which was configured before, has an id that means another one here.
+    """
+    return (settlement.chain_id, settlement.contract_address) == (
+        ctx.settings.chain_id,
+        ctx.settings.contract,
+    )
 
 
 def admin_only(request: Request, ctx: Ctx) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from causeway.apps.motify import incidents
 from causeway.apps.motify.context import CHAIN, MotifyContext
 from causeway.apps.motify.contract import Contract
-from causeway.apps.motify.settings import TIMEOUT_S, MotifySettings
+from causeway.apps.motify.settings import TIMEOUT_S
 from causeway.apps.motify.shares import BasisPoints
 from causeway.base.errors import Bug
 from causeway.chains.evm.abi import Abi
@@ -63,13 +63,13 @@ def batch_id(challenge_key: str, batch_no: int, shares: Sequence[tuple[str, int]
 
 def declare_kind(ctx: MotifyContext) -> UnitKind:
     """Return the kind of unit that is one participant's result."""
-    work = _Declaring(ctx.settings, ctx.services.abi)
+    work = _Declaring(ctx.services.abi)
     return _kind(ctx, DECLARE, work, ctx.settings.chunk_size)
 
 
 def finalize_kind(ctx: MotifyContext) -> UnitKind:
     """Return the kind of unit that is the finalization of one challenge."""
-    return _kind(ctx, FINALIZE, _Finalizing(ctx.settings, ctx.services.abi), 1)
+    return _kind(ctx, FINALIZE, _Finalizing(ctx.services.abi), 1)
 
 
 def _kind(
@@ -96,38 +96,35 @@ def _kind(
 
 
 class _Declaring:
-    def __init__(self, settings: MotifySettings, abi: Abi) -> None:
-        self._address = settings.contract or ""
+    def __init__(self, abi: Abi) -> None:
         self._abi = abi
 
-    def _at(self, chain: EvmChain) -> Contract:
-        return Contract(chain, self._address, self._abi)
-
     def encode(self, units: Sequence[Unit]) -> Call:
-        challenges = {int(unit.payload["challenge_id"]) for unit in units}
-        if len(challenges) != 1:
+        places = {_place(unit) for unit in units}
+        if len(places) != 1:
             raise Bug("one declaration is of one challenge")
+        address, challenge_id = places.pop()
         wallets = [str(unit.payload["wallet"]) for unit in units]
         shares = [BasisPoints(int(unit.payload["bps"])).value for unit in units]
         return Call(
-            self._address,
-            self._abi.encode("declareResults", challenges.pop(), wallets, shares),
+            address,
+            self._abi.encode("declareResults", challenge_id, wallets, shares),
         )
 
     async def is_done(
         self, chain: EvmChain, units: Sequence[Unit], at: At
     ) -> Mapping[str, Outcome]:
         found: dict[str, Outcome] = {}
-        by_challenge: dict[int, list[Unit]] = {}
+        by_challenge: dict[tuple[str, int], list[Unit]] = {}
         for unit in units:
-            by_challenge.setdefault(int(unit.payload["challenge_id"]), []).append(unit)
+            by_challenge.setdefault(_place(unit), []).append(unit)
         block = await chain.block(at)
         now = None if block is None else int(block.timestamp.timestamp())
-        for challenge_id, theirs in by_challenge.items():
+        for (address, challenge_id), theirs in by_challenge.items():
+            contract = Contract(chain, address, self._abi)
             wallets = [str(unit.payload["wallet"]) for unit in theirs]
             people = {
-                one.wallet: one
-                for one in await self._at(chain).participants(challenge_id, wallets, at)
+                one.wallet: one for one in await contract.participants(challenge_id, wallets, at)
             }
             for unit in theirs:
                 wallet, bps = str(unit.payload["wallet"]), int(unit.payload["bps"])
@@ -220,6 +217,11 @@ _ALL_DECLARED = text(
 )
 
 
+def _place(unit: Unit) -> tuple[str, int]:
+    """Return contract and challenge; the contract is the one it was frozen for, for ever."""
+    return str(unit.payload["contract"]), int(unit.payload["challenge_id"])
+
+
 def _too_late(unit: Unit, now: int | None) -> bool:
     """Say whether the seven days are over and nobody ordered to declare all the same."""
     if unit.payload.get("late"):
@@ -228,22 +230,21 @@ def _too_late(unit: Unit, now: int | None) -> bool:
 
 
 class _Finalizing:
-    def __init__(self, settings: MotifySettings, abi: Abi) -> None:
-        self._address = settings.contract or ""
+    def __init__(self, abi: Abi) -> None:
         self._abi = abi
 
     def encode(self, units: Sequence[Unit]) -> Call:
         (unit,) = units
-        data = self._abi.encode("finalizeAndProcessDonations", int(unit.payload["challenge_id"]))
-        return Call(self._address, data)
+        address, challenge_id = _place(unit)
+        return Call(address, self._abi.encode("finalizeAndProcessDonations", challenge_id))
 
     async def is_done(
         self, chain: EvmChain, units: Sequence[Unit], at: At
     ) -> Mapping[str, Outcome]:
         found: dict[str, Outcome] = {}
-        contract = Contract(chain, self._address, self._abi)
         for unit in units:
-            finalized = await contract.is_finalized(int(unit.payload["challenge_id"]), at)
+            address, challenge_id = _place(unit)
+            finalized = await Contract(chain, address, self._abi).is_finalized(challenge_id, at)
             found[unit.key] = Done() if finalized else NotDone()
         return found
 

@@ -148,6 +148,7 @@ async def file_frozen(session: AsyncSession, ctx: MotifyContext, settlement: Set
                 UnitRequest(
                     result_key(chain_id, contract, challenge_id, wallet),
                     {
+                        "contract": contract,
                         "challenge_id": str(challenge_id),
                         "settlement_id": str(settlement.id),
                         "wallet": wallet,

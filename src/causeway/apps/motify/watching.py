@@ -14,7 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import incidents
 from causeway.apps.motify.chain_time import final_block, seconds
-from causeway.apps.motify.context import CHAIN, SOURCE, MotifyContext, contract_of
+from causeway.apps.motify.context import (
+    CHAIN,
+    SOURCE,
+    MotifyContext,
+    contract_of,
+    place_of,
+)
 from causeway.apps.motify.contract import Challenge, kept_time
 from causeway.apps.motify.goals import Provider, api_type_of
 from causeway.apps.motify.models import FarcasterAccount, Score, Settlement
@@ -44,7 +50,7 @@ async def watch(ctx: MotifyContext, lease: Lease | None = None) -> None:
     now = seconds(block)
     await _open(ctx, block, now)
     async with ctx.database.transaction() as session:
-        ended = await _end(session, now)
+        ended = await _end(session, ctx, now)
         due = await _wake(session, ctx, now)
         await _remind_unconnected(session, ctx, now)
         hurried = await _hurry(session, ctx, now, block.number)
@@ -139,15 +145,19 @@ async def _look_up_accounts(ctx: MotifyContext, wallets: list[str]) -> None:
             await session.execute(insert(FarcasterAccount).on_conflict_do_nothing(), rows)
 
 
-async def _end(session: AsyncSession, now: int) -> bool:
+#: Of the contract that is configured; others wait until theirs is configured again.
+_HERE = "chain_id = :chain AND contract_address = :contract"
+
+
+async def _end(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:
     """Have everybody in a challenge that has ended read at once."""
     ended = (
         await session.scalars(
             text(
                 "UPDATE motify.settlements SET status = 'measuring', next_at = NULL "
-                "WHERE status = 'live' AND end_time <= :now RETURNING id"
+                f"WHERE {_HERE} AND status = 'live' AND end_time <= :now RETURNING id"
             ),
-            {"now": now},
+            {"now": now, **place_of(ctx)},
         )
     ).all()
     if ended:
@@ -205,9 +215,13 @@ async def _wake(session: AsyncSession, ctx: MotifyContext, now: int) -> bool:
         text(
             "UPDATE motify.scores s SET next_at = NULL FROM motify.settlements c "
             "WHERE s.settlement_id = c.id AND c.status = 'measuring' AND s.status = 'waiting' "
-            "AND s.next_at > clock_timestamp() AND c.end_time <= :decided RETURNING true"
+            "AND s.next_at > clock_timestamp() AND c.end_time <= :decided "
+            "AND c.chain_id = :chain AND c.contract_address = :contract RETURNING true"
         ),
-        {"decided": now - TIMEOUT_S + ctx.settings.decide_before_timeout_seconds},
+        {
+            "decided": now - TIMEOUT_S + ctx.settings.decide_before_timeout_seconds,
+            **place_of(ctx),
+        },
     )
     return woken.first() is not None or late.first() is not None
 
@@ -217,13 +231,14 @@ async def _hurry(session: AsyncSession, ctx: MotifyContext, now: int, final: int
     due = await session.execute(
         text(
             "UPDATE motify.settlements c SET next_at = NULL, waits_for = NULL "
-            "WHERE status = 'measuring' AND (waits_for = 'readings' AND NOT EXISTS (SELECT "
-            "FROM motify.scores WHERE settlement_id = c.id AND status IN "
-            "('waiting', 'measuring', 'resting')) "
+            f"WHERE {_HERE} AND status = 'measuring' "
+            "AND (waits_for = 'readings' AND NOT EXISTS (SELECT FROM motify.scores "
+            "WHERE settlement_id = c.id AND status IN ('waiting', 'measuring', 'resting')) "
             "OR waits_for IN ('readings', 'deadline') AND end_time <= :decided "
             "OR waits_for = 'sending' AND :sends) RETURNING true"
         ),
         {
+            **place_of(ctx),
             "sends": CHAIN in ctx.relayers,
             "decided": now - TIMEOUT_S + ctx.settings.decide_before_timeout_seconds,
         },
@@ -242,7 +257,7 @@ async def _hurry(session: AsyncSession, ctx: MotifyContext, now: int, final: int
     return due.first() is not None
 
 
-_OPEN = "status IN ('live', 'measuring', 'declaring')"
+_OPEN = f"{_HERE} AND status IN ('live', 'measuring', 'declaring')"
 
 
 async def _warn(ctx: MotifyContext, now: int) -> None:
@@ -254,7 +269,7 @@ async def _warn(ctx: MotifyContext, now: int) -> None:
                     f"SELECT challenge_id FROM motify.settlements WHERE {_OPEN} "
                     "AND end_time + :timeout - :left <= :now AND end_time + :timeout > :now"
                 ),
-                {"timeout": TIMEOUT_S, "left": left_s, "now": now},
+                {"timeout": TIMEOUT_S, "left": left_s, "now": now, **place_of(ctx)},
             )
             for challenge_id in near:
                 await incidents.raise_incident(
@@ -274,7 +289,7 @@ async def _time_out(ctx: MotifyContext, now: int) -> None:
                     f"SELECT id, challenge_id, status FROM motify.settlements WHERE {_OPEN} "
                     "AND late_order IS NULL AND end_time + :timeout < :now FOR UPDATE SKIP LOCKED"
                 ),
-                {"timeout": TIMEOUT_S, "now": now},
+                {"timeout": TIMEOUT_S, "now": now, **place_of(ctx)},
             )
         ).all()
         for row in late:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import rules
 from causeway.apps.motify.chain_time import final_block
-from causeway.apps.motify.context import MotifyContext, contract_of
+from causeway.apps.motify.context import ELSEWHERE_S, MotifyContext, contract_of, is_here
 from causeway.apps.motify.contract import Challenge, Contract, Participant
 from causeway.apps.motify.models import (
     ChainEvent,
@@ -49,6 +49,8 @@ async def archive(ctx: MotifyContext, claim: Claim) -> Outcome:
     """Archive one challenge when its finalization cannot be undone any more."""
     async with ctx.database.sessions() as session:
         settlement = await session.get_one(Settlement, claim.key)
+    if not is_here(ctx, settlement):
+        return Retry(ELSEWHERE_S, "it is of another contract than the one configured", counts=False)
     challenge_id = int(settlement.challenge_id)
     contract = contract_of(ctx)
     block = await final_block(ctx)

@@ -16,7 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import incidents
 from causeway.apps.motify.chain_time import final_block, seconds
-from causeway.apps.motify.context import CHAIN, MotifyContext, contract_of
+from causeway.apps.motify.context import (
+    CHAIN,
+    ELSEWHERE_S,
+    MotifyContext,
+    contract_of,
+    is_here,
+)
 from causeway.apps.motify.contract import Challenge
 from causeway.apps.motify.freezing import archive_empty, freeze
 from causeway.apps.motify.models import Score, Settlement
@@ -26,7 +32,7 @@ from causeway.apps.motify.settings import MILLION, TIMEOUT_S, MotifySettings
 from causeway.apps.motify.troubles import Trouble
 from causeway.base.faults import fault_point
 from causeway.chains.protocol import Block
-from causeway.pipelines.stage import Advance, Claim, Outcome
+from causeway.pipelines.stage import Advance, Claim, Outcome, Retry
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +60,8 @@ async def decide(ctx: MotifyContext, claim: Claim) -> Outcome:
     """Look at one ended challenge; freeze it when it is due."""
     async with ctx.database.sessions() as session:
         settlement = await session.get_one(Settlement, claim.key)
+    if not is_here(ctx, settlement):
+        return Retry(ELSEWHERE_S, "it is of another contract than the one configured", counts=False)
     challenge_id = int(settlement.challenge_id)
     subject = incidents.challenge(challenge_id)
     block = await final_block(ctx)

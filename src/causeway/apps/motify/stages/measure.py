@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import counting
 from causeway.apps.motify.chain_time import final_block, seconds
-from causeway.apps.motify.context import MotifyContext
+from causeway.apps.motify.context import ELSEWHERE_S, MotifyContext, is_here
 from causeway.apps.motify.goals import Goal, Provider
 from causeway.apps.motify.models import Reading, Settlement
 from causeway.apps.motify.reading import NotRead, Read, read, utc_date
@@ -58,6 +58,8 @@ async def measure(ctx: MotifyContext, claim: Claim) -> Outcome:
     async with ctx.database.sessions() as session:
         settlement = await session.get_one(Settlement, row["settlement_id"])
         known = await known_days(session, claim.key)
+    if not is_here(ctx, settlement):
+        return Retry(ELSEWHERE_S, "it is of another contract than the one configured", counts=False)
     now = seconds(await final_block(ctx))
     goal = goal_for(settlement.terms)
     if settlement.status not in ("live", "measuring"):

@@ -13,7 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import incidents
 from causeway.apps.motify.chain_time import final_block
-from causeway.apps.motify.context import CHAIN, MotifyContext, contract_of
+from causeway.apps.motify.context import (
+    CHAIN,
+    ELSEWHERE_S,
+    MotifyContext,
+    contract_of,
+    is_here,
+)
 from causeway.apps.motify.declaring import finalize_key, finalize_kind
 from causeway.apps.motify.models import Score, Settlement
 from causeway.apps.motify.refreshing import known_wallets
@@ -38,6 +44,8 @@ async def verify(ctx: MotifyContext, claim: Claim) -> Outcome:
                 )
             )
         }
+    if not is_here(ctx, settlement):
+        return Retry(ELSEWHERE_S, "it is of another contract than the one configured", counts=False)
     block = await final_block(ctx)
     challenge_id = int(settlement.challenge_id)
     challenge = await contract_of(ctx).challenge(
@@ -69,7 +77,11 @@ def _filed(ctx: MotifyContext, settlement: Settlement) -> Record:
     async def record(session: AsyncSession) -> None:
         challenge_id = int(settlement.challenge_id)
         key = finalize_key(settlement.chain_id, settlement.contract_address, challenge_id)
-        payload = {"challenge_id": str(challenge_id), "settlement_id": str(settlement.id)}
+        payload = {
+            "contract": settlement.contract_address,
+            "challenge_id": str(challenge_id),
+            "settlement_id": str(settlement.id),
+        }
         await ctx.relayers[CHAIN].file(
             session, finalize_kind(ctx), [UnitRequest(key, payload)], requested_by="motify"
         )
