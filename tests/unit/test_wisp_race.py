@@ -212,11 +212,9 @@ def test_off_the_route_the_gap_is_frozen_and_a_shortcut_is_not_won() -> None:
     assert result.time_difference < 0
 
 
-@pytest.mark.parametrize(
-    ("corner", "apart", "is_found"), [(360.0, 30.0, True), (375.0, 8.0, True), (150.0, 30.0, False)]
-)
+@pytest.mark.parametrize(("corner", "apart"), [(360.0, 30.0), (375.0, 8.0), (150.0, 30.0)])
 def test_a_hairpin_cut_is_a_shortcut_though_never_far_from_the_route(
-    corner: float, apart: float, is_found: bool
+    corner: float, apart: float
 ) -> None:
     way = Way.of(np.array([[0.0, 0], [400, 0], [400, apart], [0, apart], [0, 400]]))
     cut = Way.of(np.array([[0.0, 0], [corner, 0], [corner, apart], [0, apart], [0, 400]]))
@@ -224,10 +222,20 @@ def test_a_hairpin_cut_is_a_shortcut_though_never_far_from_the_route(
     raced(race, run(cut))
     result = result_of(race)
     assert "off_course" in result.flags
-    # 500 m are more than anybody can have covered: he is not taken back until he has.
-    assert result.result_status == ("lost" if is_found else "abandoned")
-    if is_found:
-        assert result.shortcut_m == pytest.approx(2 * (400 - corner), abs=35)
+    # 500 m are more than he can have covered: he is only found again at the finish.
+    assert result.result_status == "lost"
+    assert result.finish_s == pytest.approx(cut.length_m / 3.3, abs=6)
+    assert result.shortcut_m == pytest.approx(2 * (400 - corner), rel=0.15, abs=35)
+
+
+def test_a_way_home_is_no_shortcut_to_the_finish_of_a_loop() -> None:
+    side = 300.0
+    way = Way.of(np.array([[0.0, 0], [side, 0], [side, side], [0, side], [0, 0]]))
+    race = Race(ghost_of(way), ROUTE)
+    raced(race, run(Way.of(np.array([[0.0, 0], [side, 0], [150, 100], [0, 0]]))))
+    result = result_of(race)
+    assert result.result_status == "abandoned"
+    assert result.distance_completed == pytest.approx(side, abs=60)
 
 
 def test_a_detour_is_no_shortcut() -> None:

@@ -109,6 +109,21 @@ class Follower:
         apart = math.hypot(self._xy[0] - end[0], self._xy[1] - end[1])
         return apart <= max(FINISH_FIX_M, self._sigma)
 
+    def skip_to_end(self) -> bool:
+        """Take a runner who is at the end of the route by another way as having skipped the rest.
+
+        False when he is not, or when the route ends where it starts: there he may just be back.
+        """
+        start, end = (self.route.cell(s) for s in (0.0, self.route.length_m))
+        apart = math.hypot(*(self.route.xy[end] - self.route.xy[start]))
+        if self._left is None or not self.is_at_end or apart <= 2 * START_M:
+            return False
+        left_s, left_covered = self._left
+        skipped = (self.route.length_m - left_s) * self.route.evenness
+        self.shortcut_m += max(0.0, skipped - (self.odometer.covered_m - left_covered))
+        self._left = self.off_since = None
+        return True
+
     def is_off_route(self, t: float) -> bool:
         """Tell whether the runner has been too far from the route for long enough."""
         return self.off_since is not None and t - self.off_since >= OFF_ROUTE_S

@@ -129,10 +129,15 @@ class Race:
             self._follower.forget_covered()
 
     def finish(self, t: float) -> None:
-        """The runner says it is done: finished if at the finish, else abandoned."""
+        """The runner says it is done: finished if at the finish, else abandoned.
+
+        Who came there by another way has finished too, and has skipped what he skipped.
+        """
         if self.is_over:
             return
-        if self.is_at_finish:
+        by_route = self.mode == "route" and self._paused_at is None
+        has_skipped = by_route and self._follower is not None and self._follower.skip_to_end()
+        if self.is_at_finish or has_skipped:
             self._finish_here(t)
         else:
             self.abandon(t)
