@@ -85,7 +85,9 @@ async def test_challenges_of_another_contract_are_not_taken_for_those_of_this_on
     key = new_key()
     old, new = await MotifyContract.deploy(anvil), await MotifyContract.deploy(anvil)
     ann, bob = (one.address.lower() for one in people(2))
-    async with running_motify(database_url, anvil, old, monkeypatch, worker=False, **keys) as world:
+    async with running_motify(
+        database_url, anvil, old, monkeypatch, worker=False, CAUSEWAY_ENCRYPTION_KEYS=key
+    ) as world:
         before, start, end = await world.challenge({ann: USDC, bob: 3 * USDC})
         await world.connect_github(ann, "ann")
         world.sandbox.settings.github_contributions["ann"] = contributions(start, 1)
@@ -93,7 +95,9 @@ async def test_challenges_of_another_contract_are_not_taken_for_those_of_this_on
             await world.travel_to(start)
             await world.until_status(before, "live")
     await old.travel_to(end - 30 * 60)
-    async with running_motify(database_url, anvil, new, monkeypatch, worker=False, **keys) as world:
+    async with running_motify(
+        database_url, anvil, new, monkeypatch, worker=False, CAUSEWAY_ENCRYPTION_KEYS=key
+    ) as world:
         after, start, _ = await world.challenge({ann: 2 * USDC, bob: 2 * USDC}, days=1)
         assert after == before
         await world.connect_github(bob, "bob")
