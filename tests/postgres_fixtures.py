@@ -28,6 +28,7 @@ from psycopg.sql import SQL, Identifier
 
 from causeway.store import migrate, postgres_server
 from causeway.store.engine import Database
+from causeway.store.row_security import REQUESTS, roles_for
 
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "causeway_template"
@@ -67,6 +68,7 @@ class PostgresServer:
             connection.execute("CREATE ROLE causeway LOGIN CREATEDB")
             # As the embedded server does; an unqualified name must fail here, too.
             connection.execute("ALTER ROLE causeway SET search_path TO public")
+            connection.execute(roles_for("causeway").encode())
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
@@ -103,6 +105,10 @@ class PostgresServer:
     def url(self, name: str) -> str:
         """Return the address of a database for the role the application has."""
         return f"postgresql://causeway@/{name}?host={self.layout.socket_dir}"
+
+    def requests_url(self, name: str) -> str:
+        """Return its address for the role that requests under row level security have."""
+        return f"postgresql://{REQUESTS}@/{name}?host={self.layout.socket_dir}"
 
     def create(self, name: str, template: str = "template1") -> str:
         """Create a database owned by the application's role; return its address."""

@@ -32,6 +32,7 @@ from causeway.base.errors import CausewayError, ConfigurationError, ProviderUnav
 from causeway.store import postgres_keeper
 from causeway.store.postgres_home import open_lock, prepare, with_programs
 from causeway.store.postgres_server import SUPERUSER, Layout, initialise, log_tail
+from causeway.store.row_security import REQUESTS, roles_for
 
 ROLE = "causeway"
 NAME = "causeway"
@@ -94,6 +95,11 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """The address of the application's database, for the role that owns it."""
         return self._url(ROLE, NAME)
+
+    @property
+    def requests_url(self) -> str:
+        """The address of the same database for requests under row level security."""
+        return self._url(REQUESTS, NAME)
 
     @property
     def layout(self) -> Layout:
@@ -192,7 +198,8 @@ class EmbeddedPostgres:
         patient_until = time.monotonic() + _PATIENT_S
         while True:
             try:
-                psycopg.connect(self.url, connect_timeout=10).close()
+                if not self._has_roles():
+                    self._make_database()
             except (errors.InvalidCatalogName, errors.InvalidAuthorizationSpecification):
                 self._make_database()
             except psycopg.OperationalError as error:
@@ -220,10 +227,16 @@ class EmbeddedPostgres:
                 connection.execute(f"CREATE ROLE {ROLE} LOGIN NOSUPERUSER NOCREATEROLE")
                 # As for a role of any other name: `$user` would be the kernel's schema.
                 connection.execute(f"ALTER ROLE {ROLE} SET search_path TO public")
+            connection.execute(roles_for(ROLE).encode())
             if not connection.execute(
                 "SELECT FROM pg_database WHERE datname = %s", [NAME]
             ).fetchall():
                 connection.execute(f"CREATE DATABASE {NAME} OWNER {ROLE}")
+
+    def _has_roles(self) -> bool:
+        with psycopg.connect(self.url, connect_timeout=10) as connection:
+            found = connection.execute("SELECT to_regrole(%s) IS NOT NULL", [REQUESTS]).fetchone()
+        return found is not None and bool(found[0])
 
     @contextmanager
     def _starting(self, deadline: float) -> Generator[None]:
