@@ -128,12 +128,16 @@ class ChainParticipant(Base):
     """Somebody who joined a challenge, as the contract shows it."""
 
     __tablename__ = "chain_participants"
-    __table_args__ = (Index("ix_chain_participants_participant_address", "participant_address"),)
+    __table_args__ = (
+        Index("ix_chain_participants_participant_address", "participant_address"),
+        Index("ix_chain_participants_joined_block", "joined_block"),
+    )
 
     chain_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     contract_address: Mapped[str] = mapped_column(Text, primary_key=True)
     challenge_id: Mapped[Decimal] = mapped_column(Uint256, primary_key=True)
     participant_address: Mapped[str] = mapped_column(Text, primary_key=True)
+    joined_block: Mapped[int] = mapped_column(BigInteger)
     #: The stake, in minor units; never changes.
     initial_amount: Mapped[Decimal | None] = mapped_column(Uint256)
     #: What is left to claim, in minor units.
@@ -148,7 +152,10 @@ class ChainEvent(Base):
     """One event of the contract about a challenge."""
 
     __tablename__ = "chain_events"
-    __table_args__ = (Index("ix_chain_events_challenge_id_event", "challenge_id", "event"),)
+    __table_args__ = (
+        Index("ix_chain_events_challenge_id_event", "challenge_id", "event"),
+        Index("ix_chain_events_block_number", "block_number"),
+    )
 
     transaction_hash: Mapped[str] = mapped_column(Text, primary_key=True)
     log_index: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -395,5 +402,7 @@ def table(model: type[Base]) -> Table[Any]:
     return cast("Table[Any]", model.__table__)
 
 
-#: Tables whose rows facts of the chain make.
-DERIVED = (table(ChainChallenge), table(ChainParticipant), table(ChainEvent))
+#: What facts of the chain make: the state of challenges, and rows that are only added.
+CHALLENGES = table(ChainChallenge)
+PARTICIPANTS = table(ChainParticipant)
+EVENTS = table(ChainEvent)

@@ -10,16 +10,10 @@ from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify.context import CHAIN, SOURCE, MotifyContext, contract_of
-from causeway.apps.motify.models import (
-    DERIVED,
-    ChainChallenge,
-    ChainEvent,
-    ChainParticipant,
-)
+from causeway.apps.motify.models import CHALLENGES, EVENTS, PARTICIPANTS, ChainChallenge
 from causeway.apps.motify.services import owners_of
 from causeway.apps.motify.shares import BASIS_POINTS
 from causeway.base.errors import (
@@ -29,11 +23,12 @@ from causeway.base.errors import (
     TransientError,
 )
 from causeway.indexing.checkpoint import first_block
+from causeway.indexing.rows import Rows
 from causeway.indexing.source import Fact, Source, Undone
 
 log = structlog.get_logger(__name__)
 
-EVENTS = (
+KNOWN = (
     "ChallengeCreated",
     "ChallengeJoined",
     "ResultsDeclared",
@@ -58,8 +53,10 @@ async def sources(ctx: MotifyContext) -> Sequence[Source]:
             abi=ctx.services.abi,
             addresses=(contract,),
             start_block=await _first_block(ctx, contract),
-            handlers=dict.fromkeys(EVENTS, handlers.applied),
-            derived=DERIVED,
+            row_handlers=dict.fromkeys(KNOWN, handlers.applied),
+            by_block={EVENTS: "block_number", PARTICIPANTS: "joined_block"},
+            derived=(CHALLENGES,),
+            owned=(CHALLENGES,),
             on_undone=handlers.undone,
         ),
     )
@@ -139,52 +136,43 @@ class Handlers:
     def __init__(self, chain_id: int, contract: str) -> None:
         self._place = {"chain_id": chain_id, "contract_address": contract}
 
-    async def applied(self, session: AsyncSession, fact: Fact) -> None:
+    async def applied(self, rows: Rows, fact: Fact) -> None:
         """Note an event, and make or mark the rows it is about."""
         challenge_id = int(fact.args["challengeId"])
         participant = fact.args.get("participant")
         wallet = None if participant is None else str(participant).lower()
-        new = await session.scalar(
-            insert(ChainEvent)
-            .values(
-                **self._place,
-                transaction_hash=fact.transaction_hash,
-                log_index=fact.log_index,
-                challenge_id=challenge_id,
-                event=fact.event,
-                participant_address=wallet,
-                block_number=fact.block.number,
-                block_time=int(fact.block.timestamp.timestamp()),
-            )
-            .on_conflict_do_nothing()
-            .returning(ChainEvent.log_index)
-        )
-        if new is None:
-            return  # read again by a repair: it is here already
         place = {**self._place, "challenge_id": challenge_id}
-        if fact.event == "ChallengeJoined":
-            await session.execute(
-                insert(ChainParticipant)
-                .values(**place, participant_address=wallet)
-                .on_conflict_do_nothing()
-            )
-        row = insert(ChainChallenge).values(
+        rows.add(
+            EVENTS,
             **place,
-            changed_block=fact.block.number,
-            participant_count=int(fact.event == "ChallengeJoined"),
-            results_finalized=fact.event == "DonationsFinalized",
+            transaction_hash=fact.transaction_hash,
+            log_index=fact.log_index,
+            event=fact.event,
+            participant_address=wallet,
+            block_number=fact.block.number,
+            block_time=int(fact.block.timestamp.timestamp()),
         )
-        await session.execute(
-            row.on_conflict_do_update(
-                index_elements=["chain_id", "contract_address", "challenge_id"],
-                set_={
-                    "changed_block": row.excluded.changed_block,
-                    "participant_count": ChainChallenge.participant_count
-                    + row.excluded.participant_count,
-                    "results_finalized": ChainChallenge.results_finalized
-                    | row.excluded.results_finalized,
-                },
+        joined = fact.event == "ChallengeJoined"
+        if joined:
+            rows.add(
+                PARTICIPANTS,
+                **place,
+                participant_address=wallet,
+                joined_block=fact.block.number,
             )
+        before = await rows.get(CHALLENGES, *place.values())
+        count, finalized = 0, False
+        if before is not None:
+            count, finalized = before["participant_count"], before["results_finalized"]
+        # These columns only: the others are read from the contract, by others.
+        rows.put(
+            CHALLENGES,
+            place
+            | {
+                "changed_block": fact.block.number,
+                "participant_count": count + joined,
+                "results_finalized": finalized or fact.event == "DonationsFinalized",
+            },
         )
 
     async def undone(self, session: AsyncSession, undone: Undone) -> None:

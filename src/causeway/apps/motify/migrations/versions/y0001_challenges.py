@@ -12,7 +12,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-DERIVED = ("chain_challenges", "chain_participants", "chain_events")
+DERIVED = ("chain_challenges",)
 
 TABLES = """
 CREATE TABLE motify.chain_challenges (
@@ -53,6 +53,8 @@ CREATE TABLE motify.chain_events (
     CONSTRAINT pk_chain_events PRIMARY KEY (transaction_hash, log_index)
 );
 
+CREATE INDEX ix_chain_events_block_number ON motify.chain_events (block_number);
+
 CREATE INDEX ix_chain_events_challenge_id_event ON motify.chain_events (challenge_id, event);
 
 CREATE TABLE motify.chain_participants (
@@ -60,6 +62,7 @@ CREATE TABLE motify.chain_participants (
     contract_address TEXT NOT NULL,
     challenge_id NUMERIC(78, 0) NOT NULL,
     participant_address TEXT NOT NULL,
+    joined_block BIGINT NOT NULL,
     initial_amount NUMERIC(78, 0),
     amount NUMERIC(78, 0),
     refund_percentage NUMERIC(78, 0),
@@ -68,6 +71,8 @@ CREATE TABLE motify.chain_participants (
     CONSTRAINT pk_chain_participants PRIMARY KEY (chain_id, contract_address, challenge_id,
         participant_address)
 );
+
+CREATE INDEX ix_chain_participants_joined_block ON motify.chain_participants (joined_block);
 
 CREATE INDEX ix_chain_participants_participant_address ON motify.chain_participants
         (participant_address);
