@@ -236,9 +236,12 @@ def test_an_export_says_what_its_files_are_in_any_language() -> None:
         "102,21.11.2026,Rad,Radfahrt,,activities/2.fit.gz",
         "103,21.11.2026,von Hand,Lauf,,",
         "broken",
+        "broken,activities/4.gpx",
     ]
     text = "\n".join(rows).replace("\\n", "\n")
-    found = listing(zipped({"activities.csv": text.encode("utf-8-sig"), "activities/1.gpx": b""}))
+    found = listing(
+        zipped({"activities.csv": text.encode("utf-8-sig") + b"\xff", "activities/1.gpx": b""})
+    )
     assert list(found) == ["activities/1.gpx", "activities/2.fit.gz"]
     first = found["activities/1.gpx"]
     assert (first.activity_id, first.title, first.kind) == ("101", "Morgens, im Park", "Lauf")

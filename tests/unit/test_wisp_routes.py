@@ -312,7 +312,7 @@ def test_who_cuts_a_corner_or_turns_back_has_no_effort() -> None:
 
 def test_a_false_start_is_no_second_effort() -> None:
     part = segment(straight(500))
-    start = np.array([[-50.0, 0], [40, 0], [40, 60], [-60, 60], [-60, 0], [700, 0]])
+    start = np.array([[-50.0, 0], [20, 0], [20, 30], [-30, 30], [-30, 0], [700, 0]])
     (one,) = segments.efforts(part, *on_segment(Way.of(start)))
     assert one.time == pytest.approx(part.length_m / 3.0, abs=2)
 
