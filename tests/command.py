@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
+_SCREEN = {"COLUMNS": "200", "NO_COLOR": "1"}
 _SERVER = """
 import json, os, sys
 from causeway.cli import main
@@ -83,6 +84,7 @@ class _Server:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVER],
             cwd=_ROOT,
+            env=os.environ | _SCREEN,  # consoles look at it when they are made
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -102,5 +104,5 @@ _server = _Server()
 
 async def causeway(*arguments: str, **environment: str) -> Ran:
     """Run the command with the environment of the test."""
-    given = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment}
+    given = os.environ | _SCREEN | environment
     return await asyncio.wait_for(asyncio.to_thread(_server.run, arguments, given), 60)
