@@ -35,8 +35,6 @@ REFRESHES = Counter(
     ["provider", "outcome"],
 )
 
-#: Seconds before its end from which a token is refreshed.
-EARLY_S = 600.0
 #: For how long one refresh keeps the others away: longer than the provider may take.
 LEASE_S = 60.0
 #: How long somebody with an expired token waits for another's refresh, and how often they look.
@@ -244,7 +242,9 @@ class Connections:
         return opened.refresh_token is not None and has_oauth and not over
 
     def _is_due(self, c: Connection) -> bool:
-        early = timedelta(seconds=EARLY_S)
+        provider = self.providers.get(c.provider)
+        oauth = provider.oauth if provider else None
+        early = timedelta(seconds=oauth.app.refresh_early_s if oauth else 0)
         return c.expires_at is not None and c.expires_at - early <= self._clock.now()
 
     def _is_over(self, c: Connection) -> bool:

@@ -54,6 +54,9 @@ MOST_PAUSE_S = 600.0
 #: Returns what is wrong with an answer in this provider's words, None to have it judged as usual.
 Judge = Callable[[Response, Reading | None, float], CausewayError | None]
 
+#: Sends one request, and with it counts it for all processes; called for every try.
+Metered = Callable[[Callable[[], Awaitable[Response]]], Awaitable[Response]]
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -117,6 +120,8 @@ class ProviderClient:
         params: Mapping[str, str] | None = None,
         json: Any = None,
         data: Mapping[str, str] | None = None,
+        files: Any = None,
+        metered: Metered | None = None,
         repeatable: bool | None = None,
         resource: str = "",
         accept: frozenset[int] = frozenset(),
@@ -126,7 +131,8 @@ class ProviderClient:
 
         `operation` names the call in the metrics. `repeatable` says that asking twice does no
         harm; GET is. `resource` names what the provider counts apart. With `confirm` nothing is
-        answered from memory without the provider saying that it still holds.
+        answered from memory without the provider saying that it still holds. `metered` sends each
+        try, once nothing else is in its way.
 
         Raises `RateLimited`, `ProviderUnavailable`, `CredentialRefused`, `NoData` (404),
         `ConfigurationError` (what is refused is ours) or `PermanentError`. Nothing of the answer's
@@ -144,11 +150,21 @@ class ProviderClient:
             return kept.response
         sent = {**(headers or {}), **(kept.conditions if kept else {})}
 
+        async def send() -> Response:
+            return await self._http.request(
+                method,
+                path,
+                headers=sent,
+                params=params,
+                json=json,
+                data=data,
+                files=files,
+                judged=False,
+            )
+
         async def ask() -> Response:
             async with self._under_way:
-                return await self._http.request(
-                    method, path, headers=sent, params=params, json=json, data=data, judged=False
-                )
+                return await (metered(send) if metered else send())
 
         try:
             response = await self._asked(ask, credential, f"{who} {resource}", may_repeat, accept)

@@ -7,8 +7,9 @@ address can change whom the account is linked to.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,8 +54,12 @@ async def finish(
     code: str | None,
     state: str | None,
     error: str | None = None,
+    granted: str | None = None,
 ) -> Connection:
     """Complete the callback; return the connection.
+
+    `granted` is the `scope` of the callback, where the provider says there what was allowed
+    (Strava). It can only take away from what was asked for.
 
     Raises `AuthorizationFailed` with a code; what the database raises is raised as it is.
     """
@@ -72,6 +77,10 @@ async def finish(
         tokens = await provider.oauth.exchange(code, kept.verifier)
     except CausewayError as failure:
         raise _failed(provider, failure) from None
+    if granted is not None:
+        allowed = set(re.split(r"[,\s]+", granted[:_MOST_CHARACTERS]))
+        asked = provider.oauth.app.scopes
+        tokens = replace(tokens, scopes=tuple(scope for scope in asked if scope in allowed))
     try:
         account = await provider.account(
             Credential(provider.name, "oauth", tokens.access_token, scopes=tokens.scopes)

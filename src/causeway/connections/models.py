@@ -63,6 +63,8 @@ class RevocationRow(KernelBase):
     due_at: Mapped[datetime] = mapped_column(Instant, server_default=_NOW)
     created_at: Mapped[datetime] = mapped_column(Instant, server_default=_NOW)
     last_error: Mapped[str | None] = mapped_column(Text)
+    #: Whose it was, where revoking it ends all that this person allowed us.
+    account_id: Mapped[str | None] = mapped_column(Text)
 
 
 class OAuthStateRow(KernelBase):

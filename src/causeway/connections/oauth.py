@@ -50,6 +50,8 @@ class OAuthApp:
     pkce: bool = True
     #: Whether a refresh has to name the redirect address, too (WakaTime).
     redirect_in_refresh: bool = False
+    #: Seconds before its end from which a token is refreshed.
+    refresh_early_s: float = 600.0
     #: Further parameters of the authorization address.
     parameters: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -139,7 +141,7 @@ class OAuthClient:
             accept=_REFUSALS,
         )
         body = _body(answer)
-        if error := str(body.get("error") or ""):
+        if error := str(body.get("error") or "") or _listed(body):
             raise self._refused(error)
         if not answer.ok:
             raise self._refused(f"HTTP {answer.status}")
@@ -180,6 +182,16 @@ class OAuthClient:
                 hint=f"check the client id, the secret and the callback address set for {name}",
             )
         return CredentialRefused(f"{name} gives no token: {word}", service=name, error=word)
+
+
+def _listed(body: dict[str, Any]) -> str:
+    """Return the first of Strava's `errors`, as one word where it is about our application."""
+    try:
+        first = body["errors"][0]
+        resource, code = str(first["resource"]), str(first["code"])
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return "invalid_client" if resource == "Application" else f"{resource} {code}"
 
 
 def _body(answer: Response) -> dict[str, Any]:

@@ -31,6 +31,9 @@ _COLUMNS = (
     "account_name, version, connected_at, updated_at, rejected_at, rejected_why, "
     "refresh_token IS NOT NULL AS can_refresh"
 )
+#: Providers where revoking any token ends everything this account allowed us: they are told when
+#: the connection ends and not before, and by the refresh token, which does not expire.
+_WHOLE_GRANT = frozenset({"strava"})
 _TAKEN = "uq_connections_app_provider_account_id"
 
 
@@ -128,16 +131,22 @@ class Vault:
                     await session.execute(
                         # Locked: a refresh must not put another token there before it is replaced.
                         text(
-                            "SELECT kind, access_token FROM causeway.connections "
-                            f"WHERE {_THIS} FOR UPDATE"
+                            "SELECT kind, access_token, refresh_token, account_id "
+                            f"FROM causeway.connections WHERE {_THIS} FOR UPDATE"
                         ),
                         values,
                     )
                 ).one_or_none()
                 row = (await session.execute(text(_UPSERT), values)).one()
+                if provider in _WHOLE_GRANT:
+                    await self._unqueue(session, provider, row.account_id)
+                    if before is not None and before.account_id == row.account_id:
+                        before = None
                 replaced = self._to_revoke(provider, subject, before)
                 if replaced is not None and replaced != tokens.access_token:
-                    await self._queue(session, provider, replaced)
+                    await self._queue(
+                        session, provider, replaced, before.account_id if before else None
+                    )
         except IntegrityError as error:
             if _TAKEN in str(error.orig):
                 raise AccountTaken from None
@@ -207,7 +216,7 @@ class Vault:
                 await session.execute(
                     text(
                         f"DELETE FROM causeway.connections WHERE {_THIS} "
-                        "RETURNING id, kind, access_token"
+                        "RETURNING id, kind, access_token, refresh_token, account_id"
                     ),
                     {"app": self.app, "provider": provider, "subject": subject},
                 )
@@ -220,11 +229,14 @@ class Vault:
             )
             token = self._to_revoke(provider, subject, row)
             if token is not None:
-                await self._queue(session, provider, token)
+                await self._queue(session, provider, token, row.account_id)
         return True
 
     async def discard(self, provider: str, token: SecretStr) -> None:
         """Queue a token that will not be used to be revoked."""
+        if provider in _WHOLE_GRANT:
+            # Others of the same account may be in use, and this one ends by itself.
+            return
         async with self.database.transaction() as session:
             await self._queue(session, provider, token)
 
@@ -232,23 +244,43 @@ class Vault:
         """Return the token of a row that goes, when the provider can be told of it."""
         if row is None or row.kind != "oauth":
             return None
-        place = token_place(self.app, provider, subject, "access_token")
+        column = "access_token"
+        if provider in _WHOLE_GRANT and row.refresh_token is not None:
+            column = "refresh_token"
+        place = token_place(self.app, provider, subject, column)
         try:
-            return self._keyring.decrypt(row.access_token, place)
+            return self._keyring.decrypt(getattr(row, column), place)
         except Undecryptable as error:
             # What cannot be read must not keep anybody from connecting again.
             _log.warning("token_not_revoked", provider=provider, why=error.message)
             return None
 
-    async def _queue(self, session: AsyncSession, provider: str, token: SecretStr) -> None:
+    async def _unqueue(self, session: AsyncSession, provider: str, account_id: str | None) -> None:
+        """Revoke nothing of an account that is connected again."""
+        await session.execute(
+            text(
+                "DELETE FROM causeway.connection_revocations "
+                "WHERE app = :app AND provider = :provider AND account_id = :account_id"
+            ),
+            {"app": self.app, "provider": provider, "account_id": account_id},
+        )
+
+    async def _queue(
+        self,
+        session: AsyncSession,
+        provider: str,
+        token: SecretStr,
+        account_id: str | None = None,
+    ) -> None:
         id_ = uuid.uuid4()
         await session.execute(
             text(
-                "INSERT INTO causeway.connection_revocations (id, app, provider, token) "
-                "VALUES (:id, :app, :provider, :token)"
+                "INSERT INTO causeway.connection_revocations (id, app, provider, token, account_id)"
+                " VALUES (:id, :app, :provider, :token, :account_id)"
             ),
             {
                 "id": id_,
+                "account_id": account_id,
                 "app": self.app,
                 "provider": provider,
                 "token": self._keyring.encrypt(token, revocation_place(id_, self.app, provider)),

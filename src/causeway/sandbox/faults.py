@@ -30,6 +30,7 @@ Faults of the work are decided by the service while it does it:
     graphql_error  200 with `errors` of type `error` (default: something went wrong)  github
     lost_days    half of the days are left out                            github, wakatime
     same_page    every page's cursor leads back to the first              neynar
+    lost_hours   half of the hours are null                               open_meteo
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ Service = Literal[
     "github",
     "wakatime",
     "neynar",
+    "strava",
+    "open_meteo",
+    "openweather",
 ]
 WireKind = Literal[
     "status",
@@ -79,6 +83,7 @@ WorkKind = Literal[
     "graphql_error",
     "lost_days",
     "same_page",
+    "lost_hours",
 ]
 WIRE_KINDS: frozenset[str] = frozenset(get_args(WireKind))
 _DOES: dict[Service, frozenset[str]] = {
@@ -93,6 +98,9 @@ _DOES: dict[Service, frozenset[str]] = {
     "github": frozenset({"graphql_error", "lost_days"}),
     "wakatime": frozenset({"lost_days"}),
     "neynar": frozenset({"same_page"}),
+    "strava": frozenset(),
+    "open_meteo": frozenset({"lost_hours"}),
+    "openweather": frozenset(),
 }
 
 

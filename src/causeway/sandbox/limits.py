@@ -54,5 +54,11 @@ class Limits:
     )
     #: username -> times of the last five minutes.
     wakatime: dict[str, deque[float]] = field(default_factory=dict[str, deque[float]])
+    #: (meter, seconds of the window, its beginning) -> requests, refused ones included.
+    strava: dict[tuple[str, int, int], int] = field(default_factory=dict[tuple[str, int, int], int])
+    #: (seconds of the window, its beginning) -> requests.
+    open_meteo: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    #: Beginning of a day -> requests.
+    openweather: dict[int, int] = field(default_factory=dict[int, int])
     #: path -> its minute.
     neynar: dict[str, MinuteWindow] = field(default_factory=dict[str, MinuteWindow])

@@ -27,9 +27,12 @@ from causeway.sandbox import (
     github,
     ipfs,
     neynar,
+    open_meteo,
+    openweather,
     pinata,
     replicate,
     selfhosted,
+    strava,
     wakatime,
     x,
 )
@@ -55,6 +58,9 @@ _REFUSALS: dict[str, Refusal] = {
     "github": github.refusal,
     "wakatime": wakatime.refusal,
     "neynar": neynar.refusal,
+    "strava": strava.refusal,
+    "open_meteo": open_meteo.refusal,
+    "openweather": openweather.refusal,
 }
 
 
@@ -145,6 +151,31 @@ class Addresses:
         return f"{self.url}/neynar"
 
     @property
+    def strava_oauth_url(self) -> str:
+        """Base of Strava's pages: `/oauth/authorize` below it."""
+        return f"{self.url}/strava"
+
+    @property
+    def strava_api_url(self) -> str:
+        """Base of Strava's API, with its `/api/v3`."""
+        return f"{self.url}/strava/api/v3"
+
+    @property
+    def open_meteo_url(self) -> str:
+        """Base of Open-Meteo's forecast: `/v1/forecast` below it."""
+        return f"{self.url}/open-meteo"
+
+    @property
+    def open_meteo_archive_url(self) -> str:
+        """Base of Open-Meteo's archive: `/v1/archive` below it."""
+        return f"{self.url}/open-meteo-archive"
+
+    @property
+    def openweather_url(self) -> str:
+        """Base of OpenWeather's API: `/data/3.0/onecall/timemachine` below it."""
+        return f"{self.url}/openweather"
+
+    @property
     def control_url(self) -> str:
         """Base of the controls: faults, counts, log, settings, reset."""
         return f"{self.url}/control"
@@ -156,6 +187,8 @@ class Addresses:
             *("selfhosted_url", "automatic1111_url", "control_url", "x_authorize_url", "x_url"),
             *("fnames_url", "hub_url", "github_oauth_url", "github_api_url"),
             *("wakatime_oauth_url", "wakatime_api_url", "neynar_url"),
+            *("strava_oauth_url", "strava_api_url"),
+            *("open_meteo_url", "open_meteo_archive_url", "openweather_url"),
         )
         return {name: getattr(self, name) for name in names}
 
@@ -169,6 +202,8 @@ class SandboxServer(Addresses):
         self._journal = Journal(world)
         self._control = Control(world, self._journal)
         self._webhooks = Webhooks(world)
+        #: What athletes do on Strava itself.
+        self.strava = strava.Strava(world)
         self._connections = Connections()
 
     @classmethod
@@ -244,6 +279,10 @@ class SandboxServer(Addresses):
         """Return how often a refresh token was presented to it that was worth nothing."""
         return self._world.grants[service].wasted_refreshes
 
+    def strava_requests(self) -> dict[tuple[str, int, int], int]:
+        """Return the requests by meter (overall, read), seconds of the window, its beginning."""
+        return dict(self._world.limits.strava)
+
     def reset(self, *, keep_state: bool = False) -> None:
         """Forget faults, counts and log, and unless `keep_state` what was made and pinned."""
         self._control.reset(keep_state=keep_state)
@@ -264,6 +303,9 @@ class SandboxServer(Addresses):
             github.GitHub(self._world),
             wakatime.WakaTime(self._world),
             neynar.Neynar(self._world),
+            self.strava,
+            open_meteo.OpenMeteo(self._world),
+            openweather.OpenWeather(self._world),
             self._control,
         ):
             stand_in.mount(app)
@@ -291,6 +333,7 @@ class SandboxServer(Addresses):
             server.close()
             self._connections.abort_all()
             await self._webhooks.close()
+            await self.strava.close()
             await asyncio.gather(*connected.tasks, return_exceptions=True)
             await server.wait_closed()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -101,3 +101,34 @@ class SandboxSettings(BaseModel):
     neynar_casts: dict[int, tuple[AwareDatetime, ...]] = Field(
         default_factory=dict[int, tuple[AwareDatetime, ...]]
     )
+
+    strava_client_id: str = "12345"
+    strava_client_secret: str = "sandbox-strava-secret"  # noqa: S105 - opens only this stand-in
+    #: Who the person at Strava's authorization page is, what they decide, and what they untick.
+    strava_athlete: str = "sandbox-runner"
+    strava_decision: Literal["allow", "deny"] = "allow"
+    strava_unticked: tuple[str, ...] = ()
+    strava_token_lifetime_s: float = Field(default=21600, gt=0)
+    #: Athletes who took back on Strava's own pages what they allowed.
+    strava_revoked: tuple[str, ...] = ()
+    #: In a quarter of an hour and in a day: of everything, and of everything but uploads.
+    strava_limit: tuple[int, int] = (200, 2000)
+    strava_read_limit: tuple[int, int] = (100, 1000)
+    #: athlete -> activities as the API shows them, of which anything but `id` may be left out;
+    #: `streams` holds their series.
+    strava_activities: dict[str, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict[str, tuple[dict[str, Any], ...]]
+    )
+    #: Seconds from a file's arrival to its activity.
+    strava_processing_s: float = Field(default=0.3, ge=0)
+    #: How a duplicate names the activity that is there: both have been seen.
+    strava_duplicate_words: Literal["link", "number"] = "link"
+    #: Waits before the second and the third delivery of an event.
+    strava_event_retry_delays_s: tuple[float, ...] = (0.2, 0.5)
+    #: How long a callback may take.
+    strava_callback_s: float = Field(default=2.0, gt=0)
+
+    #: Requests of one minute, hour and day that Open-Meteo answers.
+    open_meteo_limits: tuple[int, int, int] = (600, 5000, 10_000)
+    openweather_api_key: str = "sandbox-openweather"
+    openweather_per_day: int = Field(default=1000, ge=0)

@@ -34,6 +34,10 @@ SERVICE_PREFIXES: dict[str, Service] = {
     "github-api": "github",
     "wakatime": "wakatime",
     "neynar": "neynar",
+    "strava": "strava",
+    "open-meteo": "open_meteo",
+    "open-meteo-archive": "open_meteo",
+    "openweather": "openweather",
 }
 
 
