@@ -24,8 +24,8 @@ def part(start_m: float, end_m: float) -> Way:
 
 @pytest.mark.parametrize("sigma_m", [0.0, 4.0])
 def test_a_segment_begins_stands_and_ends(sigma_m: float) -> None:
-    way = part(400.0, 1000.0)
-    live = LiveSegment(route_of(way), Curve.even(600, 200))
+    way = part(400.0, 1001.6)
+    live = LiveSegment(route_of(way), Curve.even(way.length_m, 200))
     events = said(live, run(straight(1500), 3.3, sigma_m=sigma_m))
     kinds = [event.kind for event in events]
     assert kinds[0] == "segment_start"
@@ -33,12 +33,12 @@ def test_a_segment_begins_stands_and_ends(sigma_m: float) -> None:
     assert set(kinds[1:-1]) == {"segment_gap"}
     slack = 0.7 if sigma_m == 0 else 4.0
     assert events[0].t == pytest.approx(400 / 3.3, abs=slack)
-    assert events[-1].time == pytest.approx(600 / 3.3, abs=slack)
+    assert events[-1].time == pytest.approx(601.6 / 3.3, abs=slack)
     # Between two fixes, not at the second.
-    assert events[-1].t == pytest.approx(1000 / 3.3, abs=0.5 if sigma_m == 0 else 4.0)
-    assert events[-1].gap_seconds == pytest.approx(600 / 3.3 - 200, abs=slack)
+    assert events[-1].t == pytest.approx(1001.6 / 3.3, abs=0.3 if sigma_m == 0 else 4.0)
+    assert events[-1].gap_seconds == pytest.approx(601.6 / 3.3 - 200, abs=slack)
     half = next(event for event in events if event.s >= 300)
-    assert half.gap_seconds == pytest.approx(half.s / 3.3 - half.s / 3.0, abs=slack)
+    assert half.gap_seconds == pytest.approx(half.s / 3.3 - half.s / 3.008, abs=slack)
 
 
 def test_live_and_afterwards_agree_on_each_lap() -> None:
@@ -73,7 +73,7 @@ def test_who_crosses_or_turns_off_hears_of_no_effort() -> None:
 
 def test_who_turns_back_and_starts_again_is_timed_anew() -> None:
     live = LiveSegment(route_of(part(500.0, 1000.0)))
-    again = Way.of(np.array([[300.0, 0], [700, 0], [300, 0], [1300, 0]]))
+    again = Way.of(np.array([[300.0, 0], [580, 0], [460, 0], [1300, 0]]))
     ends = [event for event in said(live, run(again, 3.0)) if event.kind == "segment_end"]
     assert [event.time for event in ends] == [pytest.approx(500 / 3.0, abs=2)]
 

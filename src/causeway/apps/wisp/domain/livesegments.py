@@ -24,6 +24,8 @@ Kind = Literal["segment_start", "segment_gap", "segment_end"]
 
 #: So far along the segment a start is sure, metres.
 SURE_M = 30.0
+#: Who has gone back so far (or twice the error of a fix) has turned, metres.
+TURNED_M = 15.0
 #: Away from the segment for so long an effort is over, seconds.
 AWAY_S = 5.0
 
@@ -79,6 +81,9 @@ class LiveSegment:
                 self._forget()
             return None
         self._seen_at = fix.t
+        if progress.s - progress.mean_m > max(TURNED_M, 2 * sigma):
+            self._forget()
+            return None
         if self._is_near(x, y, progress.mean_m, within):
             self._near_at = fix.t
         elif fix.t - self._near_at > AWAY_S:
