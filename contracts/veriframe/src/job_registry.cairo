@@ -103,6 +103,7 @@ mod JobRegistry {
     #[derive(Drop, starknet::Event)]
     enum Event {
         OwnershipTransferred: OwnershipTransferred,
+        OwnershipTransferStarted: OwnershipTransferStarted,
         Paused: Paused,
         Unpaused: Unpaused,
         JobCreated: JobCreated,
@@ -116,6 +117,15 @@ mod JobRegistry {
 
     #[derive(Drop, starknet::Event)]
     struct OwnershipTransferred {
+        #[key]
+        previous_owner: ContractAddress,
+        #[key]
+        new_owner: ContractAddress,
+    }
+
+    /// Declared and never told: ownership passes at once.
+    #[derive(Drop, starknet::Event)]
+    struct OwnershipTransferStarted {
         #[key]
         previous_owner: ContractAddress,
         #[key]
