@@ -268,6 +268,7 @@ class Score(Base):
         UniqueConstraint("settlement_id", "wallet"),
         Index("ix_scores_status_next_at", "status", "next_at"),
         Index("ix_scores_status_again_at", "status", "again_at"),
+        Index("ix_scores_status_wallet_id", "status", "wallet", "id"),
         Index("ix_scores_wallet", "wallet"),
         CheckConstraint("bps BETWEEN 0 AND 10000", name="bps"),
         CheckConstraint("percent_ppm BETWEEN 0 AND 1000000", name="percent_ppm"),

@@ -52,6 +52,8 @@ def stages(settings: MotifySettings) -> Sequence[Stage[Any]]:
             lease_s=settings.motify_lease_seconds,
             max_attempts=20,
             poll_interval_s=POLL_S,
+            # By something that has nothing to do with the provider: all of them are asked at once.
+            order_by=("wallet", "id"),
             enabled=not settings.missing(),
         ),
         challenge(name="decide", claims="measuring", done="declaring", work=decide),

@@ -222,6 +222,8 @@ CREATE INDEX ix_scores_status_again_at ON motify.scores (status, again_at);
 
 CREATE INDEX ix_scores_status_next_at ON motify.scores (status, next_at);
 
+CREATE INDEX ix_scores_status_wallet_id ON motify.scores (status, wallet, id);
+
 CREATE INDEX ix_scores_wallet ON motify.scores (wallet);
 
 CREATE TABLE motify.readings (
