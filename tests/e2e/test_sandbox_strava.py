@@ -294,6 +294,29 @@ async def test_subscriptions(s: SandboxServer, http: httpx2.AsyncClient) -> None
     assert (await http.delete(f"{url}/5", params=CLIENT)).status_code == 404
 
 
+async def test_what_athletes_do_there_over_http(s: SandboxServer, http: httpx2.AsyncClient) -> None:
+    s.settings.strava_activities = {"sandbox-runner": ({"id": 7},)}
+    who = await bearer(s, http)
+    control = f"{s.control_url}/strava"
+    assert (await http.delete(f"{control}/activities/7")).status_code == 204
+    assert (await http.get(f"{s.strava_api_url}/activities/7", headers=who)).status_code == 404
+    assert (await http.delete(f"{control}/activities/7")).status_code == 404
+    assert (await http.post(f"{control}/events", json={"times": 0})).status_code == 422
+    # Nobody has subscribed: nothing is sent.
+    assert (await http.post(f"{control}/events", json={"times": 2})).status_code == 202
+    assert s.strava.events.attempts == []
+    assert (await http.delete(f"{control}/athletes/sandbox-runner")).status_code == 204
+    assert s.tokens("strava") == {}
+
+
+async def test_secrets_are_in_no_log_of_it(s: SandboxServer, http: httpx2.AsyncClient) -> None:
+    await http.get(f"{s.strava_api_url}/push_subscriptions", params=CLIENT)
+    await http.get(f"{s.openweather_url}/data/3.0/onecall/timemachine?appid=sandbox-openweather")
+    log = (await http.get(f"{s.control_url}/log")).text
+    assert "sandbox-strava-secret" not in log
+    assert "sandbox-openweather" not in log
+
+
 async def test_unknown_paths_and_faults_speak_its_words(
     s: SandboxServer, http: httpx2.AsyncClient
 ) -> None:

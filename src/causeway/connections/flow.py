@@ -20,7 +20,7 @@ from causeway.connections.access import Provider
 from causeway.connections.credential import Credential, Tokens
 from causeway.connections.errors import AccountTaken, AuthorizationFailed
 from causeway.connections.oauth import OAuthClient
-from causeway.connections.vault import Connection, Vault
+from causeway.connections.vault import Connection, Vault, revokes_everything
 
 _log = structlog.get_logger(__name__)
 
@@ -93,9 +93,11 @@ async def finish(
         await _give_back(vault, provider, tokens)
         raise _failed(provider, failure) from None
     except SQLAlchemyError:
-        # Nobody will know this token again, and there is nowhere to write that down.
-        with suppress(CausewayError):
-            await provider.revoke(tokens.access_token)
+        # Nobody will know this token again, and there is nowhere to write that down. Where it would
+        # take others of the account along, it is left to end by itself.
+        if not revokes_everything(provider.name):
+            with suppress(CausewayError):
+                await provider.revoke(tokens.access_token)
         raise
 
 

@@ -87,6 +87,11 @@ class Opened:
         )
 
 
+def revokes_everything(provider: str) -> bool:
+    """Say whether revoking any token there ends everything its account allowed us."""
+    return provider in _WHOLE_GRANT
+
+
 def token_place(app: str, provider: str, subject: str, column: str) -> tuple[str, ...]:
     """Return the place a connection's token is bound to."""
     return ("connections", app, provider, subject, column)

@@ -27,7 +27,10 @@ from causeway.sandbox.world import World, instant, route
 _SECRET_HEADERS = {"authorization", "pinata_api_key", "pinata_secret_api_key", "cookie"} | {
     "x-api-key"
 }
-_SECRET_QUERY = {"pinatagatewaytoken", "token", "key", "code", "state", "api_key"}
+_SECRET_QUERY = {"pinatagatewaytoken", "token", "key", "code", "state", "api_key"} | {
+    "client_secret",
+    "appid",
+}
 _REDACTED = "[redacted]"
 _LOG_LENGTH = 1000
 

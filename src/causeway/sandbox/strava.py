@@ -93,6 +93,10 @@ class Strava:
         route(app, f"{api}/uploads", upload, "POST")
         state = self._counted(self._upload_state, "activity:write")
         route(app, f"{api}/uploads/{{id}}", state, "GET")
+        # What athletes do on Strava's own pages.
+        route(app, "/control/strava/activities/{id}", self._deleted, "DELETE")
+        route(app, "/control/strava/athletes/{who}", self._left, "DELETE")
+        route(app, "/control/strava/events", self._told, "POST")
         route(app, f"{api}/push_subscriptions", self._subscribe, "POST")
         route(app, f"{api}/push_subscriptions", self._subscriptions, "GET")
         route(app, f"{api}/push_subscriptions/{{id}}", self._unsubscribe, "DELETE")
@@ -272,6 +276,24 @@ class Strava:
         if state is None:
             return fault(404, "Record Not Found", "Upload", "id", "not found")
         return JSONResponse(state)
+
+    async def _deleted(self, request: Request) -> Response:
+        number = request.path_params["id"]
+        there = number.isdigit() and self.activities.delete(int(number))
+        return Response(status_code=204 if there else 404)
+
+    async def _left(self, request: Request) -> Response:
+        self.deauthorize(request.path_params["who"])
+        return Response(status_code=204)
+
+    async def _told(self, request: Request) -> Response:
+        """Deliver any event, `times` times over, also one that never happened."""
+        event = await _form(request)
+        times = event.pop("times", 1)
+        if not isinstance(times, int) or not 1 <= times <= 100:
+            return JSONResponse({"detail": "times is 1..100"}, 422)
+        self.events.send(times, **event)
+        return Response(status_code=202)
 
     async def _subscribe(self, request: Request) -> Response:
         form = await _form(request)

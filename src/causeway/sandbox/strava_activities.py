@@ -113,11 +113,14 @@ class Activities:
         after = self.find(who, str(number))
         return after or activity
 
-    def delete(self, number: int) -> None:
-        """Delete an activity, as its athlete does on Strava."""
-        who = next(a["_who"] for a in self._all() if a["id"] == number)
+    def delete(self, number: int) -> bool:
+        """Delete an activity, as its athlete does on Strava; say whether there was one."""
+        who = next((a["_who"] for a in self._all() if a["id"] == number), None)
+        if who is None:
+            return False
         self._deleted.add(number)
         self._tell(who, number, "delete", {})
+        return True
 
     def upload(
         self, who: str, content: bytes, filename: str, words: dict[str, str]
