@@ -101,7 +101,8 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._rung: set[str] = set()
         self._bell = asyncio.Event()
-        self._is_listening = False
+        #: Through what hints come at the moment: `notify`, `redis`.
+        self._hints_by: set[str] = set()
         self._catching_up = asyncio.Semaphore(_CATCHING_UP)
         #: Connections of each person, of this process.
         self.connections: dict[str, int] = {}
@@ -177,7 +178,7 @@ class Hub:
         """Read what was rung for, and now and then everything; never ends by an error."""
         failures = 0
         while True:
-            wait_s = self._sweep_s if self._is_listening else self._poll_s
+            wait_s = self._sweep_s if self._hints_by else self._poll_s
             try:
                 async with asyncio.timeout(wait_s):
                     await self._bell.wait()
@@ -211,22 +212,31 @@ class Hub:
                 connection = await self.database.raw_connection()
                 async with connection:
                     await connection.execute(f"LISTEN {NOTICE}")
-                    self._is_listening, failures = True, 0
-                    # What came while nobody listened, withdrawals among it.
-                    self._rung.update(self._feeds)
-                    self._bell.set()
-                    for name in list(self._feeds):
-                        self._heard(RECHECK + name)
+                    failures = 0
+                    self.hearing("notify")
                     async for notice in connection.notifies():
-                        self._heard(notice.payload)
+                        self.heard(notice.payload)
             except (psycopg.Error, OSError) as error:
                 log.warning("not_listening", error=error)
-            self._is_listening = False
-            self._bell.set()
+            self.deaf("notify")
             await self.clock.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
             failures += 1
 
-    def _heard(self, payload: str) -> None:
+    def hearing(self, by: str) -> None:
+        """Hints come from now on; what came while nobody listened is looked for."""
+        self._hints_by.add(by)
+        self._rung.update(self._feeds)
+        self._bell.set()
+        for name in list(self._feeds):
+            self.heard(RECHECK + name)  # somebody's right may have been withdrawn meanwhile
+
+    def deaf(self, by: str) -> None:
+        """No hint comes that way until further notice: without any, look more often."""
+        self._hints_by.discard(by)
+        self._bell.set()
+
+    def heard(self, payload: str) -> None:
+        """Take a hint: a channel's name, or one whose followers are to be asked about again."""
         if not payload.startswith(RECHECK):
             self.ring(payload)
             return

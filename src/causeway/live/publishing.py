@@ -30,6 +30,9 @@ KEPT = 1000
 NOTICE = "causeway_live"
 RECHECK = "?"
 
+#: Where a session keeps what is to be hinted at by other ways once it has committed.
+HINTS = "causeway_live_hints"
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 
 _PUBLISH = text("SELECT causeway.live_publish(:channel, :kind, CAST(:data AS jsonb), :keep)")
@@ -51,6 +54,7 @@ async def publish(
         raise Bug(f"{channel!r} is no name of a channel")
     values = {"channel": channel, "kind": kind, "data": orjson.dumps(data).decode(), "keep": keep}
     number = await session.scalar(_PUBLISH, values)
+    _hint(session, channel)
     return int(number or 0)
 
 
@@ -69,6 +73,13 @@ async def recheck(session: AsyncSession, channel: str) -> None:
         text("SELECT pg_notify(:notice, :channel)"),
         {"notice": NOTICE, "channel": RECHECK + channel},
     )
+    _hint(session, RECHECK + channel)
+
+
+def _hint(session: AsyncSession, payload: str) -> None:
+    # Of a session used for several transactions some are hinted at again: a look for nothing.
+    told: set[str] = session.info.setdefault(HINTS, set())
+    told.add(payload)
 
 
 def allow_publishing(role: str) -> list[str]:
