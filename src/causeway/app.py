@@ -21,7 +21,8 @@ from sqlalchemy import MetaData
 from causeway.base.clock import SYSTEM_CLOCK, Clock
 from causeway.base.settings import KernelSettings, Settings
 from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.signer import Signer
+from causeway.chains.pool import ProviderPool
+from causeway.chains.settling import Signer
 from causeway.indexing.indexer import Indexer
 from causeway.indexing.source import AnySource
 from causeway.pipelines.loops import LeasedLoop
@@ -51,6 +52,9 @@ class ChainConfig:
     log_range: int = 2000
     #: For one request, seconds.
     timeout_s: float = 10.0
+    #: Makes the chain of its name, id and endpoints; other families than Ethereum's have their own
+    #: (`causeway.chains.starknet.chain.named`).
+    opens: Callable[[str, int, ProviderPool], Any] = EvmChain
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Context(Generic[S, V]):
     database: Database
     services: V
     clock: Clock = SYSTEM_CLOCK
-    chains: Mapping[str, EvmChain] = field(default_factory=dict[str, EvmChain])
+    #: Each of the class that its configuration opens.
+    chains: Mapping[str, Any] = field(default_factory=dict[str, Any])
     indexers: dict[str, Indexer] = field(default_factory=dict[str, Indexer])
     relayers: dict[str, Relayer] = field(default_factory=dict[str, Relayer])
     #: By chain: who signs by the installation's settings (CAUSEWAY_SIGNERS), in place of keys of

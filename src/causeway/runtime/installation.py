@@ -14,8 +14,6 @@ from causeway.base.errors import ConfigurationError, TransientError
 from causeway.base.settings import KernelSettings, Settings, load
 from causeway.chains.budget import Budget, budgets_from
 from causeway.chains.cache import FinalAnswers
-from causeway.chains.evm.chain import EvmChain
-from causeway.chains.evm.heads import HeadFeed
 from causeway.chains.kept import KeptAnswers
 from causeway.chains.pool import Endpoint, ProviderPool, SecretUrl
 from causeway.chains.report import show
@@ -111,7 +109,7 @@ async def _context(
     stack: AsyncExitStack, app: AnyApp, settings: Settings, installation: Installation
 ) -> AnyContext:
     services: Any = await stack.enter_async_context(app.services(settings))
-    chains: dict[str, EvmChain] = {}
+    chains: dict[str, Any] = {}
     configs = {config.name: config for config in app.chains(settings)}
     for config in configs.values():
         chains[config.name] = await _chain(stack, config, installation)
@@ -142,9 +140,7 @@ async def _context(
     return ctx
 
 
-async def _chain(
-    stack: AsyncExitStack, config: ChainConfig, installation: Installation
-) -> EvmChain:
+async def _chain(stack: AsyncExitStack, config: ChainConfig, installation: Installation) -> Any:
     urls = [url.get_secret_value() for url in config.rpc_urls]
     told = [url for url in urls if url.startswith(("ws://", "wss://"))]
     asked = [url for url in urls if url not in told]
@@ -159,9 +155,9 @@ async def _chain(
     stack.push_async_callback(pool.close)
     show(pool)
     pool.final_answers = FinalAnswers(KeptAnswers(installation.database, config.chain_id))
-    chain = EvmChain(config.name, config.chain_id, pool)
+    chain = config.opens(config.name, config.chain_id, pool)
     chain.feeds = tuple(
-        HeadFeed(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")
+        chain.feed_type(SecretUrl(url, ("ws", "wss")), f"{config.name}-{number}")
         for number, url in enumerate(told, 1)
     )
     try:

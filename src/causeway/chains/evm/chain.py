@@ -42,6 +42,9 @@ class EvmChain:
     Every method raises a `TransientError` when no provider could answer.
     """
 
+    #: What follows a node that tells of new heads.
+    feed_type = HeadFeed
+
     def __init__(self, name: str, chain_id: int, pool: ProviderPool) -> None:
         self._name = name
         self._chain_id = chain_id

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from causeway.base.errors import CausewayError, ChainBehind, ProviderUnavailable
+from causeway.base.errors import (
+    CausewayError,
+    ChainBehind,
+    ConfigurationError,
+    ProviderUnavailable,
+)
 from causeway.chains.errors import NonceTooHigh, NonceTooLow, RpcError, WrongAnswer
 from causeway.chains.evm.hashing import keccak
 from causeway.chains.pool import Acceptance, ProviderPool
@@ -100,6 +105,23 @@ def number_of(network: int) -> int:
     return 1 << 62 | int.from_bytes(digest[:8], "big") >> 2
 
 
+def named(network: str) -> Callable[[str, int, ProviderPool], StarknetChain]:
+    """Return what opens the chain of a network, for `ChainConfig.opens`.
+
+    The id in the configuration must be the network's (`number_of`); `ConfigurationError` otherwise.
+    """
+
+    def opens(name: str, chain_id: int, pool: ProviderPool) -> StarknetChain:
+        made = StarknetChain(name, network, pool)
+        if made.chain_id != chain_id:
+            raise ConfigurationError(
+                f"chain {name!r}: the id of {network} is {made.chain_id}, not {chain_id}"
+            )
+        return made
+
+    return opens
+
+
 class StarknetChain:
     """A Starknet network. Implements `causeway.chains.protocol.Chain`.
 
@@ -107,6 +129,9 @@ class StarknetChain:
     Hashes and addresses have all their 64 digits. Every method raises a `TransientError` when no
     provider could answer.
     """
+
+    #: What follows a node that tells of new heads.
+    feed_type = HeadFeed
 
     def __init__(self, name: str, network: int | str, pool: ProviderPool) -> None:
         self._name = name
