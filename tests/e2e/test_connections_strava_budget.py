@@ -169,7 +169,7 @@ async def test_a_day_that_is_used_up_ends_at_midnight(
     budget: ApplicationBudget, clock: HandClock
 ) -> None:
     request = await budget.take("event", "anna")
-    await budget.settle(request, said("20,100", "1,100", "10,60", "1,60"))
+    await budget.settle(request, said("20,100", "20,100", "10,60", "10,60"))
     refused = await taken(budget, "event")
     assert refused is not None
     until = clock.now() + timedelta(seconds=refused.retry_after_s or 0)
@@ -312,6 +312,17 @@ async def test_a_refusal_of_strava_holds_everybody_until_the_boundary(w: Runners
     assert 900 <= (refused.value.retry_after_s or 0) <= 900 + EDGE_S + JITTER_S[1]
     with pytest.raises(RateLimited):
         await w.strava.activities(ben)
+    assert w.asked("/strava/api/v3/athlete/activities") == 1
+
+
+async def test_a_refusal_for_the_day_holds_until_midnight(w: Runners) -> None:
+    anna = await w.credential()
+    headers = {"X-RateLimit-Limit": "200,2000", "X-RateLimit-Usage": "3,2001"}
+    w.sandbox.fault("strava", "rate_limit", 1, headers=headers)
+    for _ in range(2):  # said by Strava, then known here
+        with pytest.raises(RateLimited) as refused:
+            await w.strava.activities(anna)
+        assert 12 * 3600 <= (refused.value.retry_after_s or 0) <= 12 * 3600 + EDGE_S + JITTER_S[1]
     assert w.asked("/strava/api/v3/athlete/activities") == 1
 
 
