@@ -189,10 +189,12 @@ class Hub:
             try:
                 await self._read(rung)
                 failures = 0
-            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - without this task nobody is told anything
                 self._rung |= rung
                 self._bell.set()
-                log.warning("channels_not_read", error=error, channels=len(rung))
+                expected = isinstance(error, SQLAlchemyError | OSError)
+                tell = log.warning if expected else log.exception
+                tell("channels_not_read", error=error, channels=len(rung))
                 await self.clock.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
                 failures += 1
 
