@@ -323,6 +323,7 @@ def test_a_late_create_does_not_bring_back_what_was_deleted() -> None:
         {"aspect_type": "update", "event_time": 2, "updates": {"title": "a"}},
         {"aspect_type": "update", "event_time": 3, "updates": {"title": "b", "type": "Run"}},
         {"aspect_type": "delete", "event_time": 4, "updates": {}},
+        {"aspect_type": "update", "event_time": 5, "updates": {}},
     ]
     events = [Event.model_validate({**EVENT, **change}) for change in at]
     for order in itertools.permutations([*events, events[0]]):
@@ -330,3 +331,14 @@ def test_a_late_create_does_not_bring_back_what_was_deleted() -> None:
         assert one.deleted
         assert one.updates == {"title": "b", "type": "Run"}
     assert not standing(events[:3])[EVENT["object_id"]].deleted
+
+
+def test_what_was_hidden_and_is_shown_again_is_there() -> None:
+    told = ((1, "create"), (2, "delete"), (3, "create"))
+    events = [
+        Event.model_validate({**EVENT, "event_time": at, "aspect_type": aspect, "updates": {}})
+        for at, aspect in told
+    ]
+    for order in itertools.permutations(events):
+        assert not standing(order)[EVENT["object_id"]].deleted
+    assert standing(events[:2])[EVENT["object_id"]].deleted

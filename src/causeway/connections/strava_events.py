@@ -199,8 +199,9 @@ class Standing:
 def standing(events: Iterable[Event]) -> dict[int, Standing]:
     """Return what events say of activities, whatever order they came in and how often.
 
-    An activity that was deleted stays so: Strava never gives a number twice, and a `create` that
-    comes after the `delete` is only late.
+    A `create` that comes after the `delete` is only late, and the activity stays deleted. One that
+    happened after it is not: who hides an activity and shows it again is told of so, where we may
+    not see hidden ones.
     """
     order = {"create": 0, "update": 1, "delete": 2}
     told: dict[int, Standing] = {}
@@ -209,7 +210,6 @@ def standing(events: Iterable[Event]) -> dict[int, Standing]:
         key=lambda e: (e.event_time, order[e.aspect_type], e.key),
     ):
         before = told.get(event.object_id, Standing(deleted=False, updates={}))
-        told[event.object_id] = Standing(
-            before.deleted or event.aspect_type == "delete", {**before.updates, **event.updates}
-        )
+        deleted = before.deleted if event.aspect_type == "update" else event.aspect_type == "delete"
+        told[event.object_id] = Standing(deleted, {**before.updates, **event.updates})
     return told
