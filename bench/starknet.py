@@ -7,7 +7,7 @@ Counted is the time from the first request to the last commit (or the last value
 of a process. Rows and their sum are checked.
 
 tables_events_per_s       Causeway, a declared table
-handler_events_per_s      Causeway, one awaited Python handler an event
+handler_events_per_s      Causeway, one awaited Python handler an event, which only adds up
 decode_events_per_s       the decoder alone, arguments by name
 starknet_py_events_per_s  `get_events` and the event's serializer
 ratio_to_starknet_py      events per second of `tables` over theirs
