@@ -53,6 +53,7 @@ _GOALS = (
     ("wakatime", "CODING_TIME", 7),
     ("farcaster", "cast_per_day", 1),
 )
+_PROVIDERS = ("github", "wakatime", "neynar")
 _err = Console(stderr=True)
 
 
@@ -259,17 +260,18 @@ async def _figures(
         receipt = await node.rpc("eth_getTransactionReceipt", tx_hash)
         gas += [int(receipt["gasUsed"], 16) / len(wallets)] * len(wallets)
         declared.update((challenge, str(wallet).lower()) for wallet in wallets)
-    log = sandbox.log()
-    asked = Counter(entry.service for entry in log if entry.status != 404)
-    refused = Counter(entry.service for entry in log if entry.status in (302, 403, 429))
+    answers = sandbox.counts().answers
     return {
         "participants": len(everybody),
         "declared_twice": sum(number > 1 for number in declared.values()),
         "missing": len(everybody - set(declared)),
         "declarations": transactions,
         "gas_per_participant_p50": median(gas),
-        "requests": {name: asked[name] for name in ("github", "wakatime", "neynar")},
-        "refused_by_limits": {name: refused[name] for name in ("github", "wakatime", "neynar")},
+        "requests": {name: sum(answers.get(name, {}).values()) for name in _PROVIDERS},
+        "refused_by_limits": {
+            name: sum(answers.get(name, {}).get(status, 0) for status in (302, 403, 429))
+            for name in _PROVIDERS
+        },
     }
 
 

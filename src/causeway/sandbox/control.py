@@ -70,6 +70,8 @@ class Counts(BaseModel):
 
     #: service -> "METHOD template" -> how many, refused and cut ones included.
     requests: dict[str, dict[str, int]]
+    #: service -> HTTP status -> how many.
+    answers: dict[str, dict[int, int]]
     predictions_total: int
     predictions: list[Creations]
     #: `Idempotency-Key`, or id chosen by the client -> how many predictions.
@@ -96,6 +98,7 @@ class Journal:
         self._world = world
         self.log: deque[Entry] = deque(maxlen=_LOG_LENGTH)
         self._requests: dict[str, Counter[str]] = {}
+        self._answers: dict[str, Counter[int]] = {}
 
     def arrived(self, service: Service, template: str, request: Request) -> Entry:
         """Write down a request and return its entry, to be completed."""
@@ -116,10 +119,16 @@ class Journal:
         self._requests.setdefault(service, Counter())[f"{request.method} {template}"] += 1
         return entry
 
+    def answered(self, entry: Entry, status: int) -> None:
+        """Complete an entry."""
+        entry.status = status
+        self._answers.setdefault(entry.service, Counter())[status] += 1
+
     def clear(self) -> None:
         """Forget all requests."""
         self.log.clear()
         self._requests.clear()
+        self._answers.clear()
 
     def counts(self) -> Counts:
         """Return what happened so far."""
@@ -138,6 +147,7 @@ class Journal:
             uploads[pin.cid] += pin.uploads
         return Counts(
             requests={service: dict(counter) for service, counter in self._requests.items()},
+            answers={service: dict(counter) for service, counter in self._answers.items()},
             predictions_total=sum(creation.count for creation in made),
             predictions=made,
             predictions_by_key=dict(by_key),

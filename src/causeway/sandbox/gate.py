@@ -107,7 +107,7 @@ class Gate:
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                entry.status = message["status"]
+                self._journal.answered(entry, message["status"])
             await send(message)
 
         fault = self._world.faults.take(service, scope["method"], scope["path"], wire=True)

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Text, cast, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import evidence, rules
@@ -104,7 +105,7 @@ async def _scores(session: AsyncSession, id_: UUID, wallets: Sequence[str]) -> S
     return (
         await session.scalars(
             select(Score)
-            .where(Score.settlement_id == id_, Score.wallet.in_(wallets))
+            .where(Score.settlement_id == id_, Score.wallet == func.any(cast(wallets, ARRAY(Text))))
             .order_by(Score.wallet)
             .with_for_update()
         )

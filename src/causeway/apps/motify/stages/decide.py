@@ -11,7 +11,8 @@ from datetime import timedelta
 from typing import Literal
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Text, cast, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from causeway.apps.motify import incidents
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 
 #: A challenge that waits is looked at again after this, and whenever something of it changes.
 LOOK_AGAIN_S = 60.0
+
+_TEXTS = ARRAY(Text)
 
 WaitsFor = Literal["readings", "deadline", "operator", "sending"]
 
@@ -162,7 +165,8 @@ async def _standing(
         )
         .where(
             Score.settlement_id == settlement.id,
-            Score.wallet.in_([one.wallet for one in challenge.undeclared]),
+            # One array, however many they are.
+            Score.wallet == func.any(cast([one.wallet for one in challenge.undeclared], _TEXTS)),
         )
         .group_by(text("1"), text("2"), Score.outcome)
     )
