@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench lock contracts clean
+.PHONY: help setup engine demo test test-long lint format bench lock contracts clean
 
 help: ## show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,10 +16,13 @@ setup: ## virtual environment, Python packages, npm packages (fast the second ti
 demo: setup ## mints become images, pinned content and on-chain reveals, on a chain of your own
 	@$(BIN)/causeway demo $(if $(APP),--app $(APP)) $(ARGS)
 
-test: setup ## everything but the runs that take minutes
+engine: setup ## what executes Starknet's contracts, apart from our own packages (once, 230 MB)
+	@$(BIN)/python -m causeway.sandbox.starknet
+
+test: engine ## everything but the runs that take minutes
 	$(BIN)/pytest -m "not long" -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-long: setup ## the long fault, load and property runs
+test-long: engine ## the long fault, load and property runs
 	$(BIN)/pytest -m long -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: setup ## style, types, import rules, contracts built from their sources
