@@ -3,7 +3,8 @@
 One worker process settles what ended, from the first reading to the archive. Counted where it
 counts: requests and refusals at the providers' stand-ins, declarations in the call data of what was
 mined. `ratio_to_floor` is the time beside the least that the smallest limit allows (Neynar's plan,
-`NEYNAR_PER_MINUTE`); `memory_ratio` the worker's peak beside that of a tenth of the people.
+`NEYNAR_PER_MINUTE`); `memory_ratio` the worker's peak beside that of a tenth of the people, and
+`read_peak_mb` the part of it that was needed to read the events, which come as fast as they can.
 `PEOPLE=1000` for a quick look.
 """
 
@@ -112,6 +113,7 @@ async def _settle(count: int) -> dict[str, Any]:
         )
         try:
             await _until_read(database, node, count)
+            read_mb = _peak_mb(worker.pid)
             await contract.travel_to(end + DAY)
             began = time.monotonic()
             await _until_archived(database, node, len(challenges), worker)
@@ -127,6 +129,7 @@ async def _settle(count: int) -> dict[str, Any]:
             "floor_s": _floor_s(count),
             "ratio_to_floor": seconds / _floor_s(count) if _floor_s(count) else 0.0,
             "direct_gas_per_participant": gas_by_hand,
+            "read_peak_mb": read_mb,
             "peak_mb": peak_mb,
         }
 
