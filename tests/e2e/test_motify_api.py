@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import httpx2
 import pytest
 import pytest_asyncio
 
+from causeway.base import logging
 from causeway.base.errors import ConfigurationError
 from causeway.sandbox.anvil import AnvilNode
 from causeway.sandbox.motify_chain import USDC, MotifyContract, people
@@ -443,7 +445,9 @@ async def test_a_pattern_that_is_none_stops_the_start(serve: Serve) -> None:
 # Secrets
 
 
-async def test_a_run_writes_no_secret(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_run_writes_no_secret(serve: Serve) -> None:
+    log = StringIO()
+    logging.configure("DEBUG", "json", log)
     async with serve() as m:
         sandbox = m.world.sandbox
         sandbox.settings.wakatime_keys[WAKA_KEY] = "ann"
@@ -474,7 +478,7 @@ async def test_a_run_writes_no_secret(serve: Serve, capsys: pytest.CaptureFixtur
             *(key.get_secret_value() for key in keys),
         ]  # fmt: skip
         stored = await m.tables()
-    written = "".join(capsys.readouterr())
+    written = log.getvalue()
     assert "authorization_failed" in written
     assert len(tokens) == 1
     for secret in secrets:

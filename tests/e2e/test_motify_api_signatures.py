@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from causeway.base import logging
 from causeway.sandbox.anvil import AnvilNode, DevAccount
 from causeway.sandbox.motify_chain import MotifyContract, people
 from tests.glisk_app import personal_sign, until
@@ -356,16 +358,15 @@ async def test_a_chain_that_is_silent_is_503_and_uses_nothing_up(
     await until(accepted, 60)
 
 
-async def test_no_signature_is_in_the_access_log(
-    m: Served, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_no_signature_is_in_the_access_log(m: Served) -> None:
     query = connecting(ANN, "github")
-    capsys.readouterr()
+    log = StringIO()
+    logging.configure("DEBUG", "json", log)
     assert (await m.get("/oauth/connect/github", **query)).status_code == 200
     gone = disconnecting(ANN, "github")
     path = f"/oauth/disconnect/github/{ANN.address}"
     assert (await m.http.delete(path, params=gone)).status_code == 200
-    written = "".join(capsys.readouterr())
+    written = log.getvalue()
     assert "/oauth/connect/github" in written
     assert path in written
     for secret in (query["signature"], gone["signature"]):
