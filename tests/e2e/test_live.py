@@ -210,6 +210,8 @@ async def start(url: str) -> tuple[Process, str]:
         return process, (await process.stdout.readline()).decode().strip()
 
 
+# A quick machine may have sent everything before anybody is a second behind.
+@pytest.mark.long
 async def test_a_slow_client_is_told_and_dropped_and_holds_nobody_up(
     database: Database, database_url: str
 ) -> None:
@@ -228,7 +230,7 @@ async def test_a_slow_client_is_told_and_dropped_and_holds_nobody_up(
             await ann.numbers(number)
             worst = max(worst, loop.time() - published)
         assert worst < 1.0
-        code, reason = await bob.closed()
+        code, reason = await bob.closed(90)
         assert (code, "resume" in reason) == (1013, True)
         had = [frame["seq"] for frame in bob.frames if frame["type"] == "told"]
         assert had == list(range(1, len(had) + 1))
